@@ -1,0 +1,1 @@
+"""One thin file per thing that a person or a cluster submits."""

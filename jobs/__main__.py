@@ -1,0 +1,35 @@
+"""The `asd` command: one subcommand per job."""
+
+import sys
+
+import typer
+
+from jobs.evaluate import evaluate
+from jobs.plan import plan
+from jobs.run import run
+from jobs.scan import scan
+from jobs.synth import synth
+from jobs.train import train
+from orchestrator.errors import UserError
+
+app = typer.Typer(
+    help="Ray-based distributed ensembles for anomalous sound detection.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+for job in (synth, scan, plan, run, train, evaluate):
+    app.command()(job)
+
+
+def main() -> None:
+    """Run one job; what the user can mend is printed as a message (exit code 2), never as a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""`asd run`: execute a study, or go on with it."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="study file, for example configs/studies/demo.yaml")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value ..., for example data.root=DIR seeds=2")
+    ] = None,
+) -> None:
+    """Train, score and compare everything a study names; run it again to go on after any interruption."""
+    from orchestrator.display import RunDisplay, duration
+    from orchestrator.loading import load_study
+    from orchestrator.results import results_table
+    from orchestrator.study import run_study, study_folder
+
+    started = time.monotonic()
+    checked = load_study(study, overrides or [])
+    console = Console()
+    with RunDisplay(console) as display:
+        outcome = run_study(checked, say=display.say, on_status=display)
+    console.print(results_table(outcome.results))
+    folder = study_folder(checked)
+    console.print(f"finished in {duration(time.monotonic() - started)}; everything is in {folder}:", highlight=False)
+    for name, what in (
+        ("results.md", "the table above; results.csv for programs"),
+        ("systems/<row>/", "challenge files, decisions, official_result.csv and thresholds of each row"),
+        ("scores.parquet", "every member's score of every clip at every checkpoint"),
+        ("members/", "checkpoints and backends; reused by the next run"),
+    ):
+        console.print(f"  {name:<16} {what}", highlight=False)
+    console.print("next:", highlight=False)
+    first = next(iter(checked.systems))
+    for hint in (
+        f"asd evaluate {folder}/systems/{first} --truth {folder}/clips.parquet",
+        f"asd run {study} {' '.join([*(overrides or []), 'name=my-study'])} recipe.learning_rate=0.0005",
+        outcome.tracking_page,
+    ):
+        console.print(f"  {hint}", highlight=False, soft_wrap=True)

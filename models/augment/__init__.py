@@ -1,0 +1,1 @@
+"""Augmentation on waveforms, drawn and applied separately."""

@@ -1,0 +1,58 @@
+"""The discriminative feature extractor: waveform in, one embedding per branch out (paper eq. 1, Fig. 1).
+
+Shapes: B clips, T samples, M branches, D embedding size of one branch.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.features import SAMPLE_RATE_HZ, AmplitudeSpectrogram, AmplitudeSpectrum
+from models.networks import DftBranch, StftBranch, min_dft_bins
+
+
+class Branch(NamedTuple):
+    """One input feature: the DFT of the whole clip (`n_fft` is None), or an STFT of `n_fft` points."""
+
+    n_fft: int | None = None
+    tmn: bool = False
+
+
+class Extractor(nn.Module):
+    """M pairs of feature f_m and network g_m: (B, T) in [-1, 1] -> (B, M, D) float32; z_cat is its flattening.
+
+    `clip_samples` is T; a DFT branch needs at least `min_clip_seconds()`. With `autocast` the networks run in bfloat16
+    (the FFTs stay in float32).
+    """
+
+    def __init__(
+        self, *, branches: Sequence[Branch], clip_samples: int, embedding_dim: int = 128, autocast: bool = False
+    ) -> None:
+        super().__init__()
+        self.autocast = autocast
+        self.features = nn.ModuleList()
+        self.networks = nn.ModuleList()
+        for branch in branches:
+            if branch.n_fft is None:
+                self.features.append(AmplitudeSpectrum())
+                self.networks.append(DftBranch(bins=clip_samples // 2 + 1, embedding_dim=embedding_dim))
+            else:
+                spectrogram = AmplitudeSpectrogram(n_fft=branch.n_fft, tmn=branch.tmn)
+                self.features.append(spectrogram)
+                self.networks.append(StftBranch(bins=spectrogram.bins, embedding_dim=embedding_dim))
+
+    def forward(self, wave_BT: Tensor) -> Tensor:
+        return self.embed([feature(wave_BT) for feature in self.features])
+
+    def embed(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The networks alone, on features computed before: M tensors -> (B, M, D) float32."""
+        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            embeds = [network(x) for network, x in zip(self.networks, inputs, strict=True)]
+        return torch.stack([embed_BD.float() for embed_BD in embeds], dim=1)
+
+
+def min_clip_seconds() -> float:
+    """The shortest clip that a DFT branch accepts, in seconds."""
+    return 2 * (min_dft_bins() - 1) / SAMPLE_RATE_HZ

@@ -1,0 +1,1 @@
+"""Classification losses of the report, one per file."""

@@ -1,0 +1,151 @@
+"""The two branch networks: 1-D convolutions on a spectrum, a small ResNet on a spectrogram (spec §4).
+
+Convolutions and linear layers have no bias and nothing but the squeeze-and-excitation gates is bounded: both would let
+a network map every clip to one point (paper §2.1, reference [12]). Batch normalisation keeps its learned shift, as in
+the public code of [9].
+
+Shapes: B clips, F frequency bins, N frames, C channels, D embedding size.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+SQUEEZE_RATIO = 16
+RESNET_CHANNELS = (16, 32, 64, 128)
+DFT_CONVOLUTIONS = ((1, 256, 64), (128, 64, 32), (128, 16, 4))  # input channels, kernel, stride; 128 channels out
+DFT_HIDDEN_LAYERS = 5
+
+
+def _valid(length: int, kernel: int, stride: int) -> int:
+    """Length after an unpadded convolution or pooling."""
+    return (length - kernel) // stride + 1
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate in (0, 1) computed from the channels' means: (B, C, ...) -> the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, max(1, channels // SQUEEZE_RATIO), bias=False)
+        self.excite = nn.Linear(max(1, channels // SQUEEZE_RATIO), channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean_BC = x.mean(dim=tuple(range(2, x.ndim)))
+        gate_BC = torch.sigmoid(self.excite(fn.relu(self.squeeze(mean_BC))))
+        return x * gate_BC.view(*gate_BC.shape, *[1] * (x.ndim - 2))
+
+
+class DftBranch(nn.Module):
+    """g1: the embedding of an amplitude spectrum: (B, F) -> (B, D).
+
+    `bins` is F = T // 2 + 1; the last linear layers have a fixed size, so every clip must have the same length.
+    """
+
+    def __init__(self, *, bins: int, embedding_dim: int) -> None:
+        super().__init__()
+        length = dft_frames(bins)
+        if length < 1:
+            raise ValueError(f"{bins} frequency bins are too few; at least {min_dft_bins()} are needed")
+        stages = [
+            nn.Sequential(nn.Conv1d(inputs, 128, kernel, stride, bias=False), nn.ReLU(), SqueezeExcitation(128))
+            for inputs, kernel, stride in DFT_CONVOLUTIONS
+        ]
+        self.convolutions = nn.Sequential(*stages)
+        sizes = [128 * length] + [128] * DFT_HIDDEN_LAYERS
+        hidden = [
+            nn.Sequential(nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU())
+            for before, after in pairwise(sizes)
+        ]
+        self.head = nn.Sequential(*hidden, nn.Linear(128, embedding_dim, bias=False))
+
+    def forward(self, spectrum_BF: Tensor) -> Tensor:
+        maps_BCN = self.convolutions(spectrum_BF.unsqueeze(1))
+        embed_BD: Tensor = self.head(maps_BCN.flatten(1))
+        return embed_BD
+
+
+def dft_frames(bins: int) -> int:
+    """Positions left after the three convolutions of the DFT branch (zero or less: the clip is too short)."""
+    for _, kernel, stride in DFT_CONVOLUTIONS:
+        bins = _valid(bins, kernel, stride)
+    return bins
+
+
+def min_dft_bins() -> int:
+    """The shortest spectrum that the DFT branch accepts: 35,008 bins, clips of 4.38 s."""
+    length = 1
+    for _, kernel, stride in reversed(DFT_CONVOLUTIONS):
+        length = (length - 1) * stride + kernel
+    return length
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block with a gate: (B, C_in, F, N) -> (B, C_out, F', N') (spec §4)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.norm_in = nn.BatchNorm2d(inputs)
+        self.conv_1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm_mid = nn.BatchNorm2d(outputs)
+        self.conv_2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.gate = SqueezeExcitation(outputs)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and inputs == outputs
+            else nn.Sequential(nn.MaxPool2d(3, stride, 1), nn.Conv2d(inputs, outputs, 1, bias=False))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm_in(x)
+        out = self.conv_2(fn.relu(self.norm_mid(self.conv_1(fn.relu(x)))))
+        shortcut: Tensor = self.shortcut(x)
+        return shortcut + self.gate(out)
+
+
+class StftBranch(nn.Module):
+    """g2, g3, g_attr: the embedding of an amplitude spectrogram: (B, F, N) -> (B, D), for any number of frames N.
+
+    `bins` is F. Time is reduced by a maximum, frequency is kept and flattened.
+    """
+
+    def __init__(self, *, bins: int, embedding_dim: int) -> None:
+        super().__init__()
+        first = RESNET_CHANNELS[0]
+        self.norm_bins = nn.BatchNorm1d(bins)
+        self.stem = nn.Conv2d(1, first, 7, 2, bias=False)
+        self.norm_stem = nn.BatchNorm2d(first)
+        blocks: list[nn.Module] = []
+        rows = _valid(_valid(bins, 7, 2), 3, 2)
+        if rows < 1:
+            raise ValueError(f"{bins} frequency bins are too few for the 7x7 stem; at least 11 are needed")
+        for before, after in pairwise((first, *RESNET_CHANNELS)):
+            stride = 1 if after == first else 2
+            blocks += [ResidualBlock(before, after, stride), ResidualBlock(after, after, 1)]
+            rows = (rows - 1) // stride + 1
+        self.blocks = nn.Sequential(*blocks)
+        self.norm_out = nn.BatchNorm1d(RESNET_CHANNELS[-1] * rows)
+        self.project = nn.Linear(RESNET_CHANNELS[-1] * rows, embedding_dim, bias=False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, spec_BFN: Tensor) -> Tensor:
+        x = stride_two_stem(self.norm_bins(spec_BFN), self.stem.weight)
+        x = fn.max_pool2d(fn.relu(self.norm_stem(x)), 3, 2)
+        maps_BCF = self.blocks(x).amax(dim=3)
+        embed_BD: Tensor = self.project(self.norm_out(maps_BCF.flatten(1)))
+        return embed_BD
+
+
+def stride_two_stem(spec_BFN: Tensor, weight: Tensor) -> Tensor:
+    """The unpadded 7x7 convolution of one channel with stride 2: (B, F, N), (C, 1, 7, 7) -> (B, C, F', N').
+
+    Computed as a 4x4 convolution over the four (even, odd) x (even, odd) sub-grids, which CPUs do 2.5 times faster.
+    """
+    rows, columns = (_valid(size, 7, 2) + 3 for size in spec_BFN.shape[1:])
+    spec = fn.pad(spec_BFN, (0, 1, 0, 1))[:, : 2 * rows, : 2 * columns]
+    grids = spec.reshape(-1, rows, 2, columns, 2).permute(0, 2, 4, 1, 3).flatten(1, 2)
+    kernel = fn.pad(weight, (0, 1, 0, 1)).reshape(-1, 4, 2, 4, 2).permute(0, 2, 4, 1, 3).flatten(1, 2)
+    layout = torch.channels_last
+    return fn.conv2d(grids.contiguous(memory_format=layout), kernel.contiguous(memory_format=layout))

@@ -1,0 +1,1 @@
+"""What runs where and in what order, and what is kept."""

@@ -1,0 +1,1 @@
+"""From files on disk to a clip table, waveforms and labels."""

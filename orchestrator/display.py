@@ -1,0 +1,82 @@
+"""The live view of a run: every slot's member, the clips per second and the time left; plain lines without a terminal."""
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.farm import Status
+from orchestrator.runtime import Slots
+from orchestrator.study import Plan
+
+LINE_EVERY_SECONDS = 15.0
+RATE_WINDOW_SECONDS = 60.0
+
+
+class RunDisplay:
+    """Call it with each status of the farm; use it as a context so that the terminal is given back."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live: Live | None = None
+        self.samples: list[tuple[float, int]] = []
+        self.total = 0
+        self.line_at = 0.0
+
+    def __enter__(self) -> "RunDisplay":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def say(self, message: str) -> None:
+        self.console.print(message, highlight=False, soft_wrap=True)
+
+    def __call__(self, status: Status, plan: Plan, slots: Slots) -> None:
+        now = time.monotonic()
+        if not self.samples:
+            self.total = plan.clip_passes() + status.clips
+        self.samples = [s for s in self.samples if now - s[0] < RATE_WINDOW_SECONDS] + [(now, status.clips)]
+        if self.console.is_terminal:
+            if self.live is None:
+                self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+                self.live.start()
+            self.live.update(self._view(status, plan, slots))
+        elif now - self.line_at > LINE_EVERY_SECONDS:
+            self.line_at = now
+            self.say(self._headline(status, plan))
+
+    def _rate(self) -> float:
+        (first, before), (last, after) = self.samples[0], self.samples[-1]
+        return (after - before) / (last - first) if last > first else 0.0
+
+    def _headline(self, status: Status, plan: Plan) -> str:
+        done = sum(map(plan.is_scored, plan.members.values()))
+        rate = self._rate()
+        left = max(0, self.total - status.clips) / rate if rate else None
+        failed = f", {len(status.failed)} failed" if status.failed else ""
+        return (
+            f"{done}/{len(plan.members)} members{failed}, {rate:.0f} clips/s, "
+            f"{duration(left) + ' left' if left is not None else 'estimating the time left'}"
+        )
+
+    def _view(self, status: Status, plan: Plan, slots: Slots) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for slot in range(slots.count):
+            doing = status.slots.get(slot)
+            table.add_row(f"slot {slot}", *((doing["member"], doing["stage"]) if doing else ("starting or idle", "")))
+        bar = ProgressBar(total=max(self.total, 1), completed=min(status.clips, self.total), width=60)
+        return Group(Text(self._headline(status, plan), style="bold"), bar, table)
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1 h 02 min"; 65 -> "1 min 05 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

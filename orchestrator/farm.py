@@ -1,0 +1,222 @@
+"""The farm: Ray Train workers are slots, and each slot trains and scores one member after another from a queue."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.train
+import torch
+from numpy.typing import NDArray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.config import BackendConfig
+from orchestrator.data.labels import Vocabulary
+from orchestrator.data.waves import Part, WaveBank
+from orchestrator.errors import TrainingError, UserError
+from orchestrator.members import Member
+from orchestrator.runtime import Slots
+from orchestrator.scoring import score_member
+from orchestrator.storage import Store
+from orchestrator.training import TrainingSet, train_member
+
+REPORT_EVERY_SECONDS = 0.5
+
+
+class Work(NamedTuple):
+    """What all members of a farm share; the waveforms are references into the object store."""
+
+    study: Store
+    clips: pa.Table  # describes the rows of the bank
+    parts: Sequence["ray.ObjectRef[Part]"]
+    train_rows: NDArray  # int64 (A,), rows of the bank that are trained on
+    labels: NDArray  # bool (A, C)
+    backend: BackendConfig
+
+
+def training_rows(
+    study: Store,
+    clips: pa.Table,
+    vocabulary: Vocabulary,
+    backend: BackendConfig,
+    parts: Sequence["ray.ObjectRef[Part]"],
+) -> Work:
+    """The work of a farm whose bank holds `clips`, row by row."""
+    rows = np.flatnonzero(clips["split"].to_numpy(zero_copy_only=False) == "train")
+    labels = vocabulary.indices(clips.take(rows))[:, None] == np.arange(len(vocabulary))
+    return Work(study, clips, parts, rows, labels, backend)
+
+
+class Status(NamedTuple):
+    """A snapshot for the display: what each slot does, what is finished, and how many clips went through so far."""
+
+    slots: dict[int, dict[str, Any]]
+    finished: list[str]
+    failed: dict[str, str]
+    clips: int
+
+
+@ray.remote(num_cpus=0)
+class MemberQueue:
+    """Hands out members, and hands out again those whose slot died."""
+
+    def __init__(self, members: Sequence[Member], work: Work) -> None:
+        self.waiting = list(members)
+        self.work = work
+        self.generation = ""
+        self.in_flight: dict[int, Member] = {}
+        self.slots: dict[int, dict[str, Any]] = {}
+        self.finished: list[str] = []
+        self.failed: dict[str, str] = {}
+        self.clips = 0
+
+    def shared(self) -> Work:
+        return self.work
+
+    def take(self, generation: str, slot: int) -> Member | None:
+        """The next member for a slot. A new generation means that all slots were restarted: theirs comes first."""
+        if generation != self.generation:
+            self.generation = generation
+            self.waiting = [*self.in_flight.values(), *self.waiting]
+            self.in_flight, self.slots = {}, {}
+        if not self.waiting:
+            self.slots.pop(slot, None)
+            return None
+        self.in_flight[slot] = self.waiting.pop(0)
+        return self.in_flight[slot]
+
+    def done(self, slot: int, error: str | None = None) -> None:
+        member = self.in_flight.pop(slot)
+        if error is None:
+            self.finished.append(member.hash)
+        else:
+            self.failed[member.hash] = f"{member.group} seed {member.seed}: {error}"
+
+    def progress(self, slot: int, doing: dict[str, Any], clips: int) -> None:
+        self.slots[slot] = doing
+        self.clips += clips
+
+    def status(self) -> Status:
+        return Status(self.slots, self.finished, self.failed, self.clips)
+
+
+class Reporter:
+    """Tells the queue what a slot does, at most twice a second and without waiting."""
+
+    def __init__(self, queue: Any, slot: int, member: Member) -> None:
+        self.queue, self.slot, self.member = queue, slot, member
+        self.clips, self.sent = 0, 0.0
+
+    def __call__(self, stage: str, clips: int) -> None:
+        self.clips += clips
+        if time.monotonic() - self.sent < REPORT_EVERY_SECONDS:
+            return
+        doing = {"member": f"{self.member.group} seed {self.member.seed}", "stage": stage}
+        self.queue.progress.remote(self.slot, doing, self.clips)
+        self.clips, self.sent = 0, time.monotonic()
+
+
+def work_on(member: Member, work: Work, bank: WaveBank, report: Callable[[str, int], None]) -> None:
+    """Train and score one member; what is already there is not done again."""
+    recipe, folder, seen = member.recipe, member.folder(work.study), [0]
+
+    def step(epoch: int, clips: int) -> None:
+        fresh = clips - seen[0] if clips > seen[0] else clips
+        seen[0] = clips
+        report(f"epoch {epoch}/{recipe.epochs}", fresh)
+
+    data = TrainingSet(bank, torch.from_numpy(work.train_rows.copy()), torch.from_numpy(work.labels.copy()))
+    train_member(recipe=recipe, seed=member.seed, data=data, folder=folder, identity=member.identity, on_step=step)
+    score_member(
+        folder=folder,
+        recipe=recipe,
+        seed=member.seed,
+        config=work.backend,
+        bank=bank,
+        clips=work.clips,
+        on_step=lambda clips: report("scoring", clips),
+    )
+
+
+def _slot(config: dict[str, Any]) -> None:
+    """The life of one Ray Train worker."""
+    torch.set_num_threads(config["threads"])
+    queue, slot = config["queue"], ray.train.get_context().get_world_rank()
+    generation = [uuid.uuid4().hex]
+    torch.distributed.broadcast_object_list(generation, src=0)
+    work: Work = ray.get(queue.shared.remote())
+    bank = WaveBank(ray.get(list(work.parts)), get_device() if config["gpu"] else "cpu")
+    while True:
+        member: Member | None = ray.get(queue.take.remote(generation[0], slot))
+        if member is None:
+            return
+        try:
+            work_on(member, work, bank, Reporter(queue, slot, member))
+        except TrainingError as error:
+            ray.get(queue.done.remote(slot, str(error)))
+        else:
+            ray.get(queue.done.remote(slot))
+
+
+def run_farm(
+    members: Sequence[Member],
+    work: Work,
+    slots: Slots,
+    *,
+    max_failures: int,
+    on_status: Callable[[Status], None] = lambda status: None,
+) -> Status:
+    """Train and score all members; returns when every one is finished or failed.
+
+    `on_status` is called from a thread about twice a second. UserError where slots die more often than allowed.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = MemberQueue.options(scheduling_strategy=here).remote(list(members), work)  # type: ignore[attr-defined]
+    trainer = TorchTrainer(
+        _slot,
+        train_loop_config={"queue": queue, "threads": slots.threads, "gpu": slots.gpus > 0},
+        scaling_config=ScalingConfig(
+            num_workers=slots.count,
+            use_gpu=slots.gpus > 0,
+            resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
+        ),
+        # The slots never exchange gradients; gloo also lets several of them share a GPU.
+        torch_config=TorchConfig(backend="gloo"),
+        run_config=RunConfig(
+            name=f"farm-{uuid.uuid4().hex[:12]}",
+            storage_path=work.study.child("ray_train").root,
+            failure_config=FailureConfig(max_failures=max_failures),
+        ),
+    )
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(queue, ended, on_status), daemon=True)
+    watcher.start()
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise UserError(_autopsy(error, max_failures)) from error
+    finally:
+        ended.set()
+        watcher.join()
+    return ray.get(queue.status.remote())
+
+
+def _watch(queue: Any, ended: threading.Event, on_status: Callable[[Status], None]) -> None:
+    while not ended.wait(REPORT_EVERY_SECONDS):
+        on_status(ray.get(queue.status.remote()))
+    on_status(ray.get(queue.status.remote()))
+
+
+def _autopsy(error: Exception, max_failures: int) -> str:
+    last = str(error.__cause__ or error).strip().splitlines()
+    return (
+        f"the slots died more than cluster.max_failures={max_failures} times. Last reason: {last[-1] if last else '?'}. "
+        "Finished members are kept: fix the cause (out of memory? lower recipe.batch_size or cluster.slots) "
+        "and run the same command again"
+    )

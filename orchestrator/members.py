@@ -1,0 +1,62 @@
+"""What a member is, what it is called on disk, and what is already there of it."""
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+from orchestrator.config import Recipe
+from orchestrator.storage import Store
+
+SCIENCE_VERSION = 1  # raise it when a change of ours changes what a recipe trains to; CHANGELOG.md says so
+DONE = "done.json"
+LAST = "last.pt"
+
+
+def digest(value: Any) -> str:
+    """A short hash of anything JSON can hold, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Member(NamedTuple):
+    """One (recipe, seed) on one data set: the unit that is trained, kept and averaged."""
+
+    group: str
+    seed: int
+    recipe: Recipe
+    classes: str  # digest of the label vocabulary
+    data: str  # fingerprint of the training clips
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the weights; nothing of where or how fast it runs, nor of what it is called."""
+        return {
+            "science": SCIENCE_VERSION,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "seed": self.seed,
+            "classes": self.classes,
+            "data": self.data,
+        }
+
+    @property
+    def hash(self) -> str:
+        return digest(self.identity)
+
+    def folder(self, study: Store) -> Store:
+        return study.child("members", self.hash)
+
+
+def is_done(folder: Store) -> bool:
+    """Trained to the end: the marker is written last, so a folder that merely exists is not done."""
+    return folder.exists(DONE)
+
+
+def last_epoch(folder: Store) -> int:
+    """Epochs whose state is kept, 0 where there are none."""
+    if not folder.exists(LAST):
+        return 0
+    return int(folder.read_json("progress.json")["epoch"]) if folder.exists("progress.json") else 0
+
+
+def checkpoint_name(epoch: int) -> str:
+    return f"epoch_{epoch:03d}.pt"

@@ -1,0 +1,210 @@
+"""From members' scores to the rows of a study: official figures, seed spread, decisions and the challenge's files."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from rich.table import Table
+
+from models.threshold import gamma_threshold
+from orchestrator.config import Study
+from orchestrator.ensemble import RULES, score_matrix
+from orchestrator.evaluation import OfficialResult, evaluate_scores, official_csv
+from orchestrator.scoring import by_place
+from orchestrator.storage import Store
+from orchestrator.submission import write_challenge_files
+
+
+class PlaceResult(NamedTuple):
+    """One machine (and section): its figures, and the score from which a clip is called anomalous."""
+
+    name: str
+    figures: dict[str, float | None]  # auc_source, auc_target, pauc, hmean
+    threshold: float
+
+
+class SystemResult(NamedTuple):
+    """A row of the results; figures are None where no test clip has a known truth."""
+
+    name: str
+    title: str
+    published: float | None
+    scores: int  # members x checkpoints averaged
+    official: float | None
+    seed_scores: list[float]  # official score of each seed alone
+    rules: dict[str, float | None]  # the other ensemble rules
+    places: list[PlaceResult]
+    result: OfficialResult | None
+    challenge: pa.Table  # rows of the challenge's files, a row a test clip
+
+    @property
+    def seed_mean(self) -> float | None:
+        return float(np.mean(self.seed_scores)) if self.seed_scores else None
+
+    @property
+    def seed_std(self) -> float | None:
+        return float(np.std(self.seed_scores, ddof=1)) if len(self.seed_scores) > 1 else None
+
+
+class Results(NamedTuple):
+    """All rows of a study and the scores that they are made of."""
+
+    systems: list[SystemResult]
+    scores: pa.Table
+
+
+def make_results(study: Study, clips: pa.Table, groups: dict[str, list[str]], scores: pa.Table) -> Results:
+    """Form every system of the study from the scores table."""
+    return Results([_system(study, name, clips, groups, scores) for name in study.systems], scores)
+
+
+def _system(study: Study, name: str, clips: pa.Table, groups: dict[str, list[str]], scores: pa.Table) -> SystemResult:
+    system = study.systems[name]
+    members = [member for group in system.groups for member in groups[group]]
+    matrix_KN = score_matrix(scores, members, clips)
+    score_N = RULES["mean"](matrix_KN, clips)
+    thresholds = _thresholds(score_N, clips, study.ensemble.percentile)
+    challenge = _challenge_rows(score_N, thresholds, clips)
+    result = _evaluate(challenge)
+    per_seed = [score_matrix(scores, members, clips, seed).mean(axis=0) for seed in study.seeds]
+    seed_results = [_evaluate(_challenge_rows(seed_N, thresholds, clips)) for seed_N in per_seed]
+    rules = {
+        rule: _official(_evaluate(_challenge_rows(RULES[rule](matrix_KN, clips), thresholds, clips)))
+        for rule in study.ensemble.also
+    }
+    return SystemResult(
+        name=name,
+        title=system.title or name,
+        published=system.published,
+        scores=len(matrix_KN),
+        official=_official(result),
+        seed_scores=[r.official_score for r in seed_results if r is not None and r.official_score is not None],
+        rules=rules,
+        places=[PlaceResult(_name(p, clips), _figures(result, p), thresholds[p]) for p in by_place(clips)],
+        result=result,
+        challenge=challenge,
+    )
+
+
+def _thresholds(score_N: NDArray[np.float64], clips: pa.Table, percentile: float) -> dict[tuple[str, str], float]:
+    """Per machine and section, from source training clips: a target one is its own reference and scores 0 (spec §12)."""
+    split, domain = (clips[name].to_numpy(zero_copy_only=False) for name in ("split", "domain"))
+    known = (split == "train") & (domain != "target")
+    out = {}
+    for place, rows in by_place(clips).items():
+        reference = score_N[rows][known[rows]]
+        out[place] = gamma_threshold(reference if len(reference) else score_N[rows], percentile).value
+    return out
+
+
+def _challenge_rows(
+    score_N: NDArray[np.float64], thresholds: dict[tuple[str, str], float], clips: pa.Table
+) -> pa.Table:
+    """The test clips with score and decision; is_anomaly and is_target are null where the truth is not known."""
+    test = np.flatnonzero(clips["split"].to_numpy(zero_copy_only=False) == "test")
+    rows = clips.take(test)
+    places = zip(rows["machine"].to_pylist(), rows["section"].to_pylist(), strict=True)
+    limit = np.array([thresholds[place] for place in places])
+    truth = {"anomaly": True, "normal": False, "target": True, "source": False}
+    return pa.table(
+        {
+            "machine": rows["machine"],
+            "section": rows["section"],
+            "file_name": rows["file_name"],
+            "score": score_N[test],
+            "decision": (score_N[test] > limit).astype(np.int64),
+            "is_anomaly": pa.array([truth.get(label) for label in rows["label"].to_pylist()], pa.bool_()),
+            "is_target": pa.array([truth.get(domain) for domain in rows["domain"].to_pylist()], pa.bool_()),
+        }
+    )
+
+
+def _evaluate(challenge: pa.Table) -> OfficialResult | None:
+    known = pc.and_(pc.is_valid(challenge["is_anomaly"]), pc.is_valid(challenge["is_target"]))
+    labelled = challenge.filter(known)
+    return evaluate_scores(labelled) if len(labelled) else None
+
+
+def _official(result: OfficialResult | None) -> float | None:
+    return result.official_score if result else None
+
+
+def _name(place: tuple[str, str], clips: pa.Table) -> str:
+    """The machine, with its section where it has several."""
+    machine, section = place
+    several = sum(of == machine for of, _ in by_place(clips)) > 1
+    return f"{machine} {section}" if several else machine
+
+
+def _figures(result: OfficialResult | None, place: tuple[str, str]) -> dict[str, float | None]:
+    figures = result.sections.get(place) if result else None
+    names = ("auc_source", "auc_target", "pauc", "hmean")
+    return {name: getattr(figures, name) if figures else None for name in names}
+
+
+def write_results(results: Results, clips: pa.Table, store: Store) -> None:
+    """Write the scores, each system's challenge files and official result, and the table as CSV and Markdown."""
+    store.write_table("scores.parquet", results.scores)
+    for system in results.systems:
+        folder = store.child("systems", system.name)
+        write_challenge_files(system.challenge, folder)
+        folder.write(
+            "thresholds.csv", _csv([("machine", "threshold"), *((p.name, p.threshold) for p in system.places)])
+        )
+        if system.result is not None:
+            folder.write("official_result.csv", official_csv(system.result).encode())
+    rows = table_rows(results)
+    store.write("results.csv", _csv(rows))
+    store.write("results.md", _markdown(rows).encode())
+
+
+def table_rows(results: Results) -> list[list[str]]:
+    """The rows of the study in percent, the header first; best of a column is not marked here."""
+    places = [place.name for place in results.systems[0].places]
+    rules = list(results.systems[0].rules)
+    header = ["system", "scores", "official", "seeds mean", "seeds std", *places, *rules]
+    published = any(system.published is not None for system in results.systems)
+    rows = [[*header, "published"] if published else header]
+    for system in results.systems:
+        figures = [system.official, system.seed_mean, system.seed_std]
+        figures += [place.figures["hmean"] for place in system.places]
+        figures += [system.rules[rule] for rule in rules]
+        row = [system.title, str(system.scores), *(_percent(figure) for figure in figures)]
+        rows.append([*row, f"{system.published:.2f}" if system.published else ""] if published else row)
+    return rows
+
+
+def _percent(figure: float | None) -> str:
+    return "" if figure is None else f"{100 * figure:.2f}"
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    note = "Percent. A machine's column is the harmonic mean of its source AUC, target AUC and pAUC (p = 0.1)."
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+
+
+def results_table(results: Results) -> Table:
+    """The table for a terminal, without the other ensemble rules; the best figure of a column is bold."""
+    header, *rows = table_rows(results)
+    shown = [i for i, name in enumerate(header) if name not in results.systems[0].rules]
+    table = Table(title="harmonic mean of AUC source, AUC target and pAUC, percent")
+    for i in shown:
+        table.add_column(header[i], justify="left" if i == 0 else "right")
+    compared = {i for i in shown if i > 1 and header[i] not in ("seeds std", "published")}
+    best = {i: max((float(row[i]) for row in rows if row[i]), default=None) for i in compared}
+    for row in rows:
+        cells = [f"[bold]{row[i]}[/]" if i in best and row[i] and float(row[i]) == best[i] else row[i] for i in shown]
+        table.add_row(*cells)
+    return table

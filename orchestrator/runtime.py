@@ -1,0 +1,89 @@
+"""Ray's start and end, and what its cluster can hold."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import ray
+
+from orchestrator.config import ClusterConfig
+from orchestrator.errors import ResourceError
+
+
+class Slots(NamedTuple):
+    """So many workers that each train one member at a time."""
+
+    count: int
+    cpus: float
+    gpus: float
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpus))
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment of every worker: an allocator that keeps its pages (1.3-1.7x on CPU), and no hidden threads."""
+    allocator = Path(ray.__file__).parent / "core" / "libjemalloc.so"
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    if allocator.exists() and "LD_PRELOAD" not in os.environ:
+        environment["LD_PRELOAD"] = str(allocator)
+        environment["MALLOC_CONF"] = "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always"
+    return environment
+
+
+@contextmanager
+def ray_session(cluster: ClusterConfig) -> Iterator[None]:
+    """Connect to `cluster.address`, or start a local Ray for this run; leave a Ray that was there before running."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    options = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="error",
+            configure_logging=True,
+            runtime_env={"env_vars": worker_environment()},
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"no Ray cluster at cluster.address={address}: {error}. Start one with `ray start --head`, "
+            "or unset cluster.address for a local one"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def find_slots(cluster: ClusterConfig, members: int) -> Slots:
+    """How many slots to start for so many members; ResourceError at once where the cluster cannot hold them."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    has_gpus = any(node.get("GPU", 0) for node in nodes)
+    gpus = float(has_gpus) if cluster.gpus_per_slot == "auto" else cluster.gpus_per_slot
+    fit = sum(_fitting(node, cluster.cpus_per_slot, gpus) for node in nodes)
+    wanted = max(1, fit) if cluster.slots == "auto" else cluster.slots
+    if fit < wanted:
+        offer = ", ".join(f"{node.get('CPU', 0):g} CPU + {node.get('GPU', 0):g} GPU" for node in nodes)
+        raise ResourceError(
+            f"the study asks for {wanted} slot(s) of {cluster.cpus_per_slot:g} CPU + {gpus:g} GPU, but the "
+            f"cluster holds {fit} (nodes: {offer}). Lower cluster.slots, cluster.cpus_per_slot or cluster.gpus_per_slot"
+        )
+    return Slots(min(wanted, members), cluster.cpus_per_slot, gpus)
+
+
+def _fitting(node: dict[str, float], cpus: float, gpus: float) -> int:
+    by_cpu = int(node.get("CPU", 0) / cpus + 1e-6)
+    if not gpus:
+        return by_cpu
+    per_gpu = int(1 / gpus + 1e-6) if gpus <= 1 else 1 / gpus  # a fraction never spans two GPUs
+    return min(by_cpu, int(node.get("GPU", 0) * per_gpu + 1e-6))

@@ -1,0 +1,308 @@
+"""What ran, with which settings and what came out, as MLflow runs: a study holds systems, a system holds its members.
+
+The only module that imports mlflow, and only when something is logged. A run is found again by its tags, so a repeated
+study logs what is missing and nothing twice. Whatever goes wrong here is said once and never stops the work.
+"""
+
+import hashlib
+import math
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Concatenate, ParamSpec
+
+P = ParamSpec("P")
+Say = Callable[[str], None]
+Tags = Mapping[str, str]
+Params = Mapping[str, object]
+Values = Mapping[str, float]
+History = Sequence[Values]
+Points = Mapping[tuple[str, int], float]  # (metric name, step) -> value
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+DEFAULTS = {  # in force unless the user's environment says otherwise
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 retries wait for minutes on a dead server
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+}
+NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
+PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000
+
+
+@dataclass
+class _Run:
+    """One MLflow run and what is known to be in it."""
+
+    id: str
+    status: str
+    tags: dict[str, str]
+    params: set[str] = field(default_factory=set)
+    metrics: set[str] = field(default_factory=set)
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """What a server, a database, an artifact store or a missing client of one can raise; never our own mistakes."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    s3 = {"botocore.exceptions": ("BotoCoreError", "ClientError"), "boto3.exceptions": ("Boto3Error",)}
+    loaded = [getattr(sys.modules[module], name) for module in s3 if module in sys.modules for name in s3[module]]
+    return (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError, *loaded)
+
+
+def _never_fails(method: Callable[Concatenate["Tracker", P], None]) -> Callable[Concatenate["Tracker", P], None]:
+    """The method, one thread at a time, doing nothing once tracking has stopped."""
+
+    @wraps(method)
+    def guarded(tracker: "Tracker", /, *args: P.args, **named: P.kwargs) -> None:
+        with tracker._lock:
+            if tracker._stopped:
+                return
+            try:
+                method(tracker, *args, **named)
+            except _failures() as error:
+                tracker._stop(error)
+
+    return guarded
+
+
+class Tracker:
+    """Logs one study to one MLflow store; `start` comes first, `finish` last.
+
+    `uri` is `sqlite:///FILE` (made where absent; artifacts go below `artifact_root`) or a tracking server's address.
+    The experiment is called like the study. `identity` is a hash of what is computed: it finds the same runs again.
+    """
+
+    def __init__(
+        self, *, uri: str, study: str, identity: str, artifact_root: Path | None, warn: Say | None = None
+    ) -> None:
+        self.uri, self.study, self.identity, self.artifact_root = uri, study, identity, artifact_root
+        self._shown_uri = re.sub(r"//[^/@]*@", "//***@", uri)  # passwords stay out of messages
+        self._warn = warn or (lambda message: print(message, file=sys.stderr))
+        self._lock, self._stopped = threading.Lock(), False
+        self._experiment = ""
+        self._runs: dict[tuple[str, str], _Run] = {}  # (kind, name) -> run
+        self._rows = 0
+
+    @property
+    def page(self) -> str:
+        """How to look at the runs: a command for a local store, an address for a server."""
+        if self.uri.startswith(("http://", "https://")):
+            return self._shown_uri.rstrip("/") + (f"/#/experiments/{self._experiment}" if self._experiment else "")
+        return f"mlflow ui --backend-store-uri {self._shown_uri}"
+
+    @_never_fails
+    def start(self, *, tags: Tags, params: Params, artifacts: Mapping[str, str]) -> None:
+        """Open the study's run, or find it again; `artifacts` maps file names to their text."""
+        self._client = _client(self.uri)
+        self._experiment = self._open_experiment()
+        self._runs = dict(self._known_runs())
+        run = self._open("study", self.study, title=self.study, tags={})
+        self._set_status(run, "RUNNING")
+        self._log(run, params=params, tags=tags)
+        contents = {name: text.encode() for name, text in artifacts.items()}
+        self._upload(run, contents, lambda name: self._client.log_text(run.id, artifacts[name], name))
+
+    @_never_fails
+    def log_member(
+        self, *, system: str, member: str, group: str, seed: int, params: Params, history: History, metrics: Values
+    ) -> None:
+        """Log a trained member below its system; rows of `history` have an `epoch`, `metrics` are final ones."""
+        tags = {"mlflow.parentRunId": self._system(system).id, "asd.system": system, "asd.member": member}
+        run = self._open("member", member, title=f"{group} seed {seed}", tags=tags)
+        names = safe_names(dict.fromkeys([*(key for row in history for key in row), *metrics]))
+        curve = {(names[k], int(row["epoch"])): v for row in history for k, v in row.items() if k != "epoch"}
+        last = max((int(row["epoch"]) for row in history), default=0)
+        final = {(names[k], last): v for k, v in metrics.items()}
+        self._log(run, params={**params, "group": group, "seed": seed}, curve=curve, final=final)
+        self._set_status(run, "FINISHED")
+
+    @_never_fails
+    def log_system(self, *, system: str, params: Params, metrics: Values, files: Sequence[Path]) -> None:
+        """Log a row of the results; rows are numbered in the order of these calls."""
+        self._rows += 1
+        run = self._system(system)
+        self._log(run, params=params, tags={"asd.row": str(self._rows)}, final=_at_zero(metrics))
+        self._upload_files(run, files)
+        self._set_status(run, "FINISHED")
+
+    @_never_fails
+    def finish(self, *, metrics: Values, files: Sequence[Path], failed: bool = False) -> None:
+        """Close the study's run, and whatever of it is still open."""
+        run = self._runs["study", self.study]
+        self._log(run, final=_at_zero(metrics))
+        self._upload_files(run, files)
+        for each in self._runs.values():
+            if each.status == "RUNNING":
+                self._set_status(each, "FAILED" if failed else "FINISHED")
+
+    def _stop(self, error: BaseException) -> None:
+        self._stopped = True
+        text = (str(error).strip() or type(error).__name__).splitlines()[0].replace(self.uri, self._shown_uri)
+        reason = text.rpartition("Caused by ")[2][:300]  # requests buries the cause at the end of a long line
+        self._warn(
+            f"tracking stopped, {self._shown_uri}: {reason} - The work goes on without it; "
+            "the next `asd run` of the same study logs what was missed"
+        )
+
+    def _open_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.study)
+        if found is not None and found.lifecycle_stage == "active":
+            return str(found.experiment_id)
+        local = self.artifact_root if self.uri.startswith("sqlite:") else None
+        place = (local / self.study).absolute().as_uri() if local else None
+        return str(self._client.create_experiment(self.study, artifact_location=place))
+
+    def _known_runs(self) -> Iterator[tuple[tuple[str, str], _Run]]:
+        """The runs of this identity that exist, with one request per thousand."""
+        query, token = f"tags.`asd.identity` = '{self.identity}'", None
+        while token != "":
+            page = self._client.search_runs([self._experiment], query, max_results=1000, page_token=token)
+            for run in page:
+                data = run.data
+                known = _Run(run.info.run_id, run.info.status, dict(data.tags), set(data.params), set(data.metrics))
+                yield (known.tags.get("asd.kind", ""), known.tags.get("asd.name", "")), known
+            token = page.token or ""
+
+    def _open(self, kind: str, name: str, *, title: str, tags: Tags) -> _Run:
+        """The run of this kind and name: the one that exists, else a new one."""
+        if (kind, name) not in self._runs:
+            own = {"asd.identity": self.identity, "asd.study": self.study, "asd.kind": kind, "asd.name": name, **tags}
+            made = self._client.create_run(self._experiment, tags=own, run_name=title)
+            self._runs[kind, name] = _Run(made.info.run_id, "RUNNING", own)
+        return self._runs[kind, name]
+
+    def _system(self, name: str) -> _Run:
+        tags = {"mlflow.parentRunId": self._runs["study", self.study].id, "asd.system": name}
+        run = self._open("system", name, title=name, tags=tags)
+        if run.status != "FINISHED":  # one that an earlier attempt left as failed is under way again
+            self._set_status(run, "RUNNING")
+        return run
+
+    def _set_status(self, run: _Run, status: str) -> None:
+        if run.status == status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(run.id, status=status)
+        else:
+            self._client.set_terminated(run.id, status=status)
+        run.status = status
+
+    def _log(
+        self,
+        run: _Run,
+        *,
+        params: Params = NOTHING,
+        tags: Tags = NOTHING,
+        curve: Points = NOTHING,
+        final: Points = NOTHING,
+    ) -> None:
+        """Add what the run lacks. A param never changes, a point of a curve neither; a final value may be corrected."""
+        content = _hash(repr((params, curve, final)).encode())
+        if run.tags.get("asd.logged") != content:
+            self._log_params(run, params)
+            self._log_points(run, curve, final)
+        for name, value in {**tags, "asd.logged": content}.items():  # in this order: the mark stands for the rest
+            if run.tags.get(name) != value:
+                self._client.set_tag(run.id, name, _cut(value, TAG_LENGTH))
+                run.tags[name] = value
+
+    def _log_params(self, run: _Run, params: Params) -> None:
+        from mlflow.entities import Param
+
+        names = safe_names(params)
+        new = [Param(names[k], _cut(str(v), PARAM_LENGTH)) for k, v in params.items() if names[k] not in run.params]
+        for part in _chunks(new, PARAMS_PER_REQUEST):
+            self._client.log_batch(run.id, params=part, synchronous=True)
+        run.params |= {param.key for param in new}
+
+    def _log_points(self, run: _Run, curve: Points, final: Points) -> None:
+        from mlflow.entities import Metric
+
+        wanted = {place: _number(value) for place, value in {**curve, **final}.items()}
+        there: dict[tuple[str, int], float] = {}
+        for name in sorted({name for name, _ in wanted} & run.metrics):
+            there |= {(name, m.step): m.value for m in self._client.get_metric_history(run.id, name)}
+        new = [p for p in wanted if p not in there or (p in final and repr(wanted[p]) != repr(there[p]))]
+        now = int(time.time() * 1000)
+        for part in _chunks([Metric(name, wanted[name, step], now, step) for name, step in new], METRICS_PER_REQUEST):
+            self._client.log_batch(run.id, metrics=part, synchronous=True)
+        run.metrics |= {name for name, _ in new}
+
+    def _upload_files(self, run: _Run, files: Sequence[Path]) -> None:
+        paths = {path.name: path for path in files}
+        contents = {name: path.read_bytes() for name, path in paths.items()}
+        self._upload(run, contents, lambda name: self._client.log_artifact(run.id, str(paths[name])))
+
+    def _upload(self, run: _Run, contents: Mapping[str, bytes], send: Callable[[str], object]) -> None:
+        """Send the artifacts that are not there as they are now; a tag of `name:content` hashes knows what is there."""
+        there = dict(mark.split(":") for mark in run.tags.get("asd.files", "").split())
+        marks = {_hash(name.encode()): _hash(data) for name, data in contents.items()}
+        stale = [name for name in contents if there.get(_hash(name.encode())) != marks[_hash(name.encode())]]
+        for name in stale:
+            send(name)
+        if stale:
+            room = TAG_LENGTH // 34  # characters of a mark; files beyond that many are sent again each time
+            known = " ".join([f"{name}:{data}" for name, data in {**there, **marks}.items()][:room])
+            self._client.set_tag(run.id, "asd.files", known)
+            run.tags["asd.files"] = known
+
+
+def safe_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name as MLflow accepts it; names that would become the same, or are too long, end in a hash of their own."""
+    plain = {name: _safe(name) for name in names}
+    counts = Counter(plain.values())
+    unclear = {name for name, safe in plain.items() if counts[safe] > 1 or len(safe) > NAME_LENGTH}
+    return {n: f"{safe[: NAME_LENGTH - 17]}-{_hash(n.encode())}" if n in unclear else safe for n, safe in plain.items()}
+
+
+def _safe(name: str) -> str:
+    """Words, dots, dashes and blanks, read as a relative path: MLflow's pages group metrics by its folders."""
+    parts = re.sub(r"[^/\w.\- ]", "_", name).split("/")
+    path = "/".join(part for part in parts if part not in ("", ".", ".."))
+    return re.sub(r"^\.\.+", "_", path) or "unnamed"  # MLflow takes any start of two dots for a parent folder
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _number(value: float) -> float:
+    """MLflow keeps NaN as it is, and infinity as the largest float."""
+    largest = sys.float_info.max
+    return float(value) if math.isnan(value) else min(max(float(value), -largest), largest)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _at_zero(metrics: Values) -> Points:
+    names = safe_names(metrics)
+    return {(names[name], 0): value for name, value in metrics.items()}
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _client(uri: str) -> Any:
+    """MLflow's client; the folder of an SQLite file is made here, its tables by the client's first request."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)

@@ -1,0 +1,80 @@
+"""`kill -9` of slots and drivers: the same command finishes, with the scores of an undisturbed run."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from conftest import clean_env, command, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+def start(study: Path, name: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command("run", study, f"name={name}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=clean_env(),
+    )
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def scores(folder: Path) -> list[dict]:
+    order = [("member", "ascending"), ("epoch", "ascending"), ("clip_id", "ascending")]
+    return pq.read_table(folder / "scores.parquet").sort_by(order).to_pylist()
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_slot_is_replaced_and_changes_no_score(study: Path, storage: Path, reference: Path) -> None:
+    process = start(study, "slot-killed")
+    members = storage / "slot-killed" / "members"
+    # After an epoch is kept and before the member is done, its slot is somewhere in the next epoch.
+    wait_for(lambda: any(members.glob("*/progress.json")), process)
+    slots = [p for p in family(process) if "RayTrainWorker" in " ".join(p.cmdline())]
+    assert slots, "no Ray Train worker found"
+    slots[0].send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert scores(storage / "slot-killed") == scores(reference)
+
+
+@pytest.mark.timeout(900)
+def test_a_driver_killed_twice_goes_on_with_the_same_scores(
+    asd: Callable, study: Path, storage: Path, reference: Path
+) -> None:
+    members = storage / "driver-killed" / "members"
+
+    process = start(study, "driver-killed")
+    wait_for(lambda: any(members.glob("*/.last.pt.*.part")), process)  # while a checkpoint is being written
+    kill(process)
+    assert not list(members.glob("*/done.json"))
+
+    process = start(study, "driver-killed")
+    wait_for(lambda: any(members.glob("*/done.json")), process)  # between two members
+    kill(process)
+    first = {path: path.stat().st_mtime_ns for path in members.glob("*/done.json")}
+    assert first
+
+    done = asd("run", study, "name=driver-killed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert scores(storage / "driver-killed") == scores(reference)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in first.items()), "a finished member was trained again"
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL the driver alone, then wait until its local Ray has followed it."""
+    children = family(process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs(children, timeout=30)
+    time.sleep(0.5)

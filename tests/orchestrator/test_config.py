@@ -1,0 +1,143 @@
+"""The schema's own rules: limits, defaults of the report, and what contradicts itself."""
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from models.extractor import min_clip_seconds
+from orchestrator.config import (
+    Augmentation,
+    BackendConfig,
+    BranchConfig,
+    ClusterConfig,
+    DataConfig,
+    EnsembleConfig,
+    Recipe,
+    Study,
+    TrackingConfig,
+)
+
+
+def study(**changed: Any) -> Study:
+    content = {"name": "n", "data": {"root": "d"}, "groups": {"g": {}}, "systems": {"s": {"groups": ["g"]}}}
+    return Study.model_validate({**content, **changed})
+
+
+def recipe(**changed: Any) -> Recipe:
+    return Recipe.model_validate(changed)
+
+
+def test_defaults_are_the_reports() -> None:
+    one = recipe()
+    assert [b.model_dump() for b in one.branches] == [
+        {"kind": "dft"},
+        {"kind": "stft", "n_fft": 4096, "tmn": True},
+        {"kind": "stft", "n_fft": 128, "tmn": True},
+    ]
+    assert (one.clip_seconds, one.embedding_dim, one.sub_clusters, one.adaptive_scale) == (18, 128, 16, False)
+    assert (one.batch_size, one.epochs, one.checkpoints, one.learning_rate) == (64, 18, (14, 16, 18), 1e-3)
+    assert (one.auxiliary_loss, one.featex_probability) == ("subspace", 0.5)
+    whole = study()
+    assert whole.seeds == (0, 1, 2, 3, 4)
+    assert (whole.backend.clusters, whole.backend.n_init, whole.ensemble.percentile) == (16, 10, 90)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "chance"),
+    [({}, 0.5), ({"kind": "cutmix"}, 0.75), ({"kind": "none"}, 0.0), ({"kind": "cutmix", "probability": 0}, 0.0)],
+)
+def test_an_augmentation_has_the_reports_probability_unless_set(augmentation: dict[str, Any], chance: float) -> None:
+    assert Augmentation.model_validate(augmentation).chance() == chance
+
+
+def test_branches_become_the_models_branches() -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(BranchConfig)
+    branch = adapter.validate_python({"kind": "stft", "n_fft": 256, "tmn": False}).as_branch()
+    assert (branch.n_fft, branch.tmn) == (256, False)
+    assert adapter.validate_python({"kind": "dft"}).as_branch() == type(branch)()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "told"),
+    [
+        (Recipe, {"epochs": 0}, "epochs"),
+        (Recipe, {"checkpoints": []}, "checkpoints"),
+        (Recipe, {"epochs": 2}, r"checkpoints \[14, 16, 18\] lie outside epochs 1..2"),
+        (Recipe, {"checkpoints": [0, 3]}, r"checkpoints \[0\] lie outside"),
+        (Recipe, {"checkpoints": [3, 2]}, "must increase"),
+        (Recipe, {"checkpoints": [3, 3]}, "must increase"),
+        (Recipe, {"clip_seconds": 4.0}, "too short for the dft branch: at least"),
+        (Recipe, {"clip_seconds": math.inf}, "clip_seconds"),
+        (Recipe, {"branches": []}, "branches"),
+        (Recipe, {"branches": [{"kind": "dft"}], "auxiliary_loss": "featex"}, "at least 2"),
+        (Recipe, {"branches": [{"kind": "stft", "n_fft": 129}]}, "multiple of 2"),
+        (Recipe, {"branches": [{"kind": "stft"}]}, "n_fft"),
+        (Recipe, {"branches": [{"kind": "dft", "n_fft": 128}]}, "Extra inputs"),
+        (Recipe, {"batch_size": 1}, "batch_size"),
+        (Recipe, {"learning_rate": math.nan}, "learning_rate"),
+        (Recipe, {"precision": "float16"}, "'bfloat16' or 'float32'"),
+        (Recipe, {"featex_probability": 1.01}, "featex_probability"),
+        (DataConfig, {"root": []}, "root"),
+        (DataConfig, {"root": "d", "max_bad_clips": -1}, "max_bad_clips"),
+        (BackendConfig, {"clusters": 0}, "clusters"),
+        (EnsembleConfig, {"percentile": 100}, "percentile"),
+        (EnsembleConfig, {"also": ["mode"]}, "'median'"),
+        (ClusterConfig, {"slots": 0}, "slots 0: at least 1, or auto"),
+        (ClusterConfig, {"gpus_per_slot": -0.5}, "gpus_per_slot -0.5: 0 or more, or auto"),
+        (ClusterConfig, {"cpus_per_slot": 0}, "cpus_per_slot"),
+        (TrackingConfig, {"url": "x"}, "Extra inputs"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(kind: Any, content: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        kind.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"seeds": [1, 1]}, r"seeds \[1, 1\] repeat"),
+        ({"seeds": []}, "at least 1 item"),
+        ({"seeds": True}, "seeds"),
+        ({"seeds": 0}, "seeds"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"name": "a/b"}, "name"),
+        ({"name": ".."}, "name"),
+        ({"groups": {}}, "groups"),
+        ({"groups": {"a b": {}}}, "groups"),
+        ({"systems": {"s": {"groups": ["x", "g"]}}}, r"systems.s.groups: \['x'\] not among the groups \['g'\]"),
+        ({"systems": {"s": {"groups": ["g", "g"]}}}, "repeat"),
+        ({"systems": {"s": {"groups": []}}}, "groups"),
+        ({"extra": 1}, "Extra inputs"),
+    ],
+)
+def test_a_study_that_contradicts_itself_is_refused(changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        study(**changed)
+
+
+def test_the_shortest_clip_of_the_dft_branch_is_accepted_and_spectrograms_alone_may_be_shorter() -> None:
+    shortest = min_clip_seconds()
+    assert recipe(clip_seconds=shortest).clip_seconds == shortest
+    with pytest.raises(ValidationError, match=f"at least {math.ceil(shortest * 100) / 100}"):
+        recipe(clip_seconds=shortest - 0.001)
+    assert recipe(clip_seconds=1, branches=[{"kind": "stft", "n_fft": 4096}]).clip_seconds == 1
+
+
+def test_a_study_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        study().name = "other"  # type: ignore[misc]
+
+
+def test_one_folder_and_several_are_both_lists() -> None:
+    assert study().data.root == ("d",)
+    assert study(data={"root": ["a", "b"]}).data.root == ("a", "b")
+    assert study(seeds=3).seeds == (0, 1, 2)
+
+
+def test_every_field_that_a_user_sets_has_a_range_or_a_reason() -> None:
+    for kind in (DataConfig, BackendConfig, EnsembleConfig, ClusterConfig):
+        for name, field in kind.model_fields.items():
+            assert field.description or field.metadata, f"{kind.__name__}.{name}"
