@@ -33,12 +33,12 @@ def evaluate(
     console.print(table)
     score = result.official_score
     text = "none: no machine has normal and anomalous test clips" if score is None else f"{100 * score:.2f} %"
-    console.print(f"official score: {text}", highlight=False)
+    console.print(f"official score: {text}", highlight=False, markup=False)
     if csv is None:
-        console.print("next: --csv FILE writes all figures as the official scorer does", highlight=False)
+        console.print("next: --csv FILE writes all figures as the official scorer does", highlight=False, markup=False)
         return
     content = official_csv(result).encode()
     if csv.exists() and csv.read_bytes() != content and not force:
         raise StorageError(f"{csv} exists with other content; --force replaces it, or give another --csv")
     Store.at(csv.absolute().parent).write(csv.name, content)
-    console.print(f"all figures are in {csv}", highlight=False)
+    console.print(f"all figures are in {csv}", highlight=False, markup=False)

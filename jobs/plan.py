@@ -24,6 +24,7 @@ def plan(
         f"{made.study.name}: {len(made.clips)} clips ({train} for training), {len(made.vocabulary)} classes, "
         f"{len(made.members)} members, {len(made.study.systems)} systems",
         highlight=False,
+        markup=False,
     )
     table = Table("member", "group", "seed", "epochs", "state")
     for member in made.members.values():
@@ -31,9 +32,13 @@ def plan(
     console.print(table)
     for name, system in made.study.systems.items():
         scores = sum(len(made.study.groups[g].checkpoints) * len(made.study.seeds) for g in system.groups)
-        console.print(f"  {name}: mean of {scores} scores from {', '.join(system.groups)}", highlight=False)
+        console.print(
+            f"  {name}: mean of {scores} scores from {', '.join(system.groups)}", highlight=False, markup=False
+        )
     passes = made.clip_passes()
     if passes:
         seconds = duration(estimated_seconds(made))
-        console.print(f"left: {passes} clip passes, very roughly {seconds} on one CPU core", highlight=False)
-    console.print(f"next: asd run {' '.join([str(study), *(overrides or [])])}", highlight=False)
+        console.print(
+            f"left: {passes} clip passes, very roughly {seconds} on one CPU core", highlight=False, markup=False
+        )
+    console.print(f"next: asd run {' '.join([str(study), *(overrides or [])])}", highlight=False, markup=False)

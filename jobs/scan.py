@@ -20,8 +20,8 @@ def scan(
         list[Path], typer.Argument(metavar="ROOT...", help="Folders of <machine>/train and <machine>/test.")
     ],
     out: Annotated[
-        Path, typer.Option(help="The clip table to write; unchanged clips in it are not read again.")
-    ] = Path("clips.parquet"),
+        Path | None, typer.Option(help="Write the clip table here; unchanged clips in it are not read again.")
+    ] = None,
     truth: Annotated[Path | None, typer.Option(help="CSV: machine,file_name,is_anomaly,is_target.")] = None,
     min_seconds: Annotated[float, typer.Option(min=0, help="Shorter recordings count as bad.")] = 0.1,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and decode.")] = 2,
@@ -38,7 +38,8 @@ def scan(
         from orchestrator.data.truth import read_truth
 
         clips = join_truth(clips, read_truth(truth))
-    write_table(clips, out)
+    if out is not None:
+        write_table(clips, out)
     console.print(_table(summary(clips)))
     bad = clips.filter([problem != "" for problem in clips["problem"].to_pylist()])
     _list_bad(console, bad)
@@ -47,13 +48,13 @@ def scan(
         raise typer.Exit(1)
 
 
-def _scan(console: "Console", roots: list[Path], out: Path, min_seconds: float, workers: int) -> "pa.Table":
+def _scan(console: "Console", roots: list[Path], out: Path | None, min_seconds: float, workers: int) -> "pa.Table":
     """Scan with a progress bar that shows rate and time left; notes on folders left aside come first."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from orchestrator.data import clips
 
-    known = clips.read_table(out) if out.exists() else None
+    known = clips.read_table(out) if out is not None and out.exists() else None
     rate = TextColumn("{task.speed:.0f} clips/s") if console.is_terminal else TextColumn("")
     with Progress(BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("reading", total=None)
@@ -84,10 +85,11 @@ def _list_bad(console: "Console", bad: "pa.Table") -> None:
         console.print(f"bad: {path}: {problem}", markup=False, soft_wrap=True)
 
 
-def _say_next(console: "Console", total: int, bad: int, roots: list[Path], out: Path) -> None:
+def _say_next(console: "Console", total: int, bad: int, roots: list[Path], out: Path | None) -> None:
     folders = ",".join(map(str, roots))
     allowed = f" data.max_bad_clips={bad}" if bad else ""
-    console.print(f"{total} clips, {bad} of them bad; table: {out}", markup=False, soft_wrap=True)
+    table = f"; table: {out}" if out else ""
+    console.print(f"{total} clips, {bad} of them bad{table}", markup=False, soft_wrap=True)
     if bad:
         console.print(
             "Repair or remove the bad clips and scan again, or leave them out with data.max_bad_clips as below."

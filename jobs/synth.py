@@ -18,7 +18,7 @@ def synth(
     train_target: Annotated[int, typer.Option(help="Target training clips a machine.")] = 4,
     test_per_condition: Annotated[int, typer.Option(help="Test clips per domain and label.")] = 6,
     seconds: Annotated[float, typer.Option(help="Length of a clip, s.")] = 4.5,
-    snr_db: Annotated[float, typer.Option(help="Machine to background ratio, dB; a clip is within ± 4 dB.")] = 0.0,
+    snr_db: Annotated[float, typer.Option(help="Machine to background ratio, dB; a clip is within ± 3 dB.")] = 6.0,
     difficulty: Annotated[str, typer.Option(help="easy, default, hard, or a number (2: twice as hard).")] = "default",
     external: Annotated[int, typer.Option(help="External candidate clips.")] = 120,
     plant_faults: Annotated[bool, typer.Option("--plant-faults", help="Plant broken files and list them.")] = False,

@@ -22,10 +22,12 @@ def train(
     console = Console()
 
     def epoch_line(stage: str, clips: int) -> None:
-        console.print(f"{stage}: {clips} clips", highlight=False)
+        console.print(f"{stage}: {clips} clips", highlight=False, markup=False)
 
     folder = train_single(load_study(study, overrides or []), group, seed, device, threads, epoch_line)
-    console.print(f"the member is in {folder}", highlight=False)
+    console.print(f"the member is in {folder}", highlight=False, markup=False)
     console.print(
-        f"next: asd run {' '.join([str(study), *(overrides or [])])}   (it reuses this member)", highlight=False
+        f"next: asd run {' '.join([str(study), *(overrides or [])])}   (it reuses this member)",
+        highlight=False,
+        markup=False,
     )

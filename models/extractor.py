@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.features import SAMPLE_RATE_HZ, AmplitudeSpectrogram, AmplitudeSpectrum
-from models.networks import DftBranch, StftBranch, min_dft_bins
+from models.networks import MIN_STFT_FRAMES, DftBranch, StftBranch, min_dft_bins
 
 
 class Branch(NamedTuple):
@@ -53,6 +53,8 @@ class Extractor(nn.Module):
         return torch.stack([embed_BD.float() for embed_BD in embeds], dim=1)
 
 
-def min_clip_seconds() -> float:
-    """The shortest clip that a DFT branch accepts, in seconds."""
-    return 2 * (min_dft_bins() - 1) / SAMPLE_RATE_HZ
+def min_clip_seconds(branch: Branch) -> float:
+    """The shortest clip that a branch accepts, in seconds: 4.38 for the DFT, ten hops for an STFT."""
+    if branch.n_fft is None:
+        return 2 * (min_dft_bins() - 1) / SAMPLE_RATE_HZ
+    return (MIN_STFT_FRAMES - 1) * (branch.n_fft // 2) / SAMPLE_RATE_HZ

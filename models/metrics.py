@@ -47,7 +47,7 @@ class SectionFigures(NamedTuple):
 
 
 def auc(anomaly_N: Flags, score_N: Floats, max_fpr: float | None = None) -> float | None:
-    """Area under the ROC curve, up to `max_fpr` and standardised (0.5 is chance); None if one of the kinds is missing."""
+    """Area under the ROC curve, up to `max_fpr` and standardised (0.5 is chance); None if one kind is missing."""
     if not anomaly_N.any() or anomaly_N.all():
         return None
     return float(roc_auc_score(anomaly_N, score_N, max_fpr=max_fpr))

@@ -74,6 +74,9 @@ def dft_frames(bins: int) -> int:
     return bins
 
 
+MIN_STFT_FRAMES = 11  # what the 7x7 stem and the pooling after it need
+
+
 def min_dft_bins() -> int:
     """The shortest spectrum that the DFT branch accepts: 35,008 bins, clips of 4.38 s."""
     length = 1

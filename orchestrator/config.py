@@ -92,10 +92,12 @@ class Recipe(Frozen):
             )
         if list(self.checkpoints) != sorted(set(self.checkpoints)):
             raise ValueError(f"checkpoints {list(self.checkpoints)} must increase")
-        shortest = min_clip_seconds()
-        if any(b.kind == "dft" for b in self.branches) and self.clip_seconds < shortest:
+        shortest = max(min_clip_seconds(branch.as_branch()) for branch in self.branches)
+        if self.clip_seconds < shortest:
             shortest = math.ceil(shortest * 100) / 100
-            raise ValueError(f"clip_seconds {self.clip_seconds} is too short for the dft branch: at least {shortest}")
+            raise ValueError(f"clip_seconds {self.clip_seconds} is too short for its branches: at least {shortest}")
+        if self.adaptive_scale and self.auxiliary_loss == "featex":
+            raise ValueError("adaptive_scale is not defined for auxiliary_loss featex; use subspace or none")
         if self.auxiliary_loss == "featex" and len(self.branches) < 2:
             raise ValueError("auxiliary_loss featex exchanges branches, so at least 2 are needed")
         return self

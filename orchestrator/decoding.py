@@ -1,7 +1,7 @@
 """Decode all recordings once, on the cluster, into arrays that every slot of a node reads without a copy."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,7 +32,7 @@ def _decode_machine(rows: pa.Table, min_seconds: float) -> tuple[pa.Table, Part]
 def decode_on_ray(found: pa.Table, min_seconds: float) -> Decoded:
     """Read every file once: a task a machine; the waveforms stay on the cluster, the driver gets the tables."""
     machines: Sequence[str] = sorted(set(found["machine"].to_pylist()))
-    tasks = [
+    tasks: list[Any] = [
         _decode_machine.remote(found.filter(pc.equal(found["machine"], machine)), min_seconds) for machine in machines
     ]
     tables = ray.get([table for table, _ in tasks])

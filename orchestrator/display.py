@@ -1,4 +1,4 @@
-"""The live view of a run: every slot's member, the clips per second and the time left; plain lines without a terminal."""
+"""The live view of a run: every slot's member, clips per second and time left; plain lines without a terminal."""
 
 import time
 
@@ -34,7 +34,7 @@ class RunDisplay:
             self.live.stop()
 
     def say(self, message: str) -> None:
-        self.console.print(message, highlight=False, soft_wrap=True)
+        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def __call__(self, status: Status, plan: Plan, slots: Slots) -> None:
         now = time.monotonic()
@@ -66,7 +66,7 @@ class RunDisplay:
 
     def _view(self, status: Status, plan: Plan, slots: Slots) -> Group:
         table = Table.grid(padding=(0, 2))
-        for slot in range(slots.count):
+        for slot in range(slots.number):
             doing = status.slots.get(slot)
             table.add_row(f"slot {slot}", *((doing["member"], doing["stage"]) if doing else ("starting or idle", "")))
         bar = ProgressBar(total=max(self.total, 1), completed=min(status.clips, self.total), width=60)

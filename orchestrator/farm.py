@@ -182,7 +182,7 @@ def run_farm(
         _slot,
         train_loop_config={"queue": queue, "threads": slots.threads, "gpu": slots.gpus > 0},
         scaling_config=ScalingConfig(
-            num_workers=slots.count,
+            num_workers=slots.number,
             use_gpu=slots.gpus > 0,
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),
@@ -216,7 +216,7 @@ def _watch(queue: Any, ended: threading.Event, on_status: Callable[[Status], Non
 def _autopsy(error: Exception, max_failures: int) -> str:
     last = str(error.__cause__ or error).strip().splitlines()
     return (
-        f"the slots died more than cluster.max_failures={max_failures} times. Last reason: {last[-1] if last else '?'}. "
+        f"slots died more than cluster.max_failures={max_failures} times. Last reason: {last[-1] if last else '?'}. "
         "Finished members are kept: fix the cause (out of memory? lower recipe.batch_size or cluster.slots) "
         "and run the same command again"
     )

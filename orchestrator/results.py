@@ -73,7 +73,7 @@ def _system(study: Study, name: str, clips: pa.Table, groups: dict[str, list[str
     result = _evaluate(challenge)
     per_seed = [score_matrix(scores, members, clips, seed).mean(axis=0) for seed in study.seeds]
     seed_results = [_evaluate(_challenge_rows(seed_N, thresholds, clips)) for seed_N in per_seed]
-    rules = {
+    rules: dict[str, float | None] = {
         rule: _official(_evaluate(_challenge_rows(RULES[rule](matrix_KN, clips), thresholds, clips)))
         for rule in study.ensemble.also
     }
@@ -92,7 +92,7 @@ def _system(study: Study, name: str, clips: pa.Table, groups: dict[str, list[str
 
 
 def _thresholds(score_N: NDArray[np.float64], clips: pa.Table, percentile: float) -> dict[tuple[str, str], float]:
-    """Per machine and section, from source training clips: a target one is its own reference and scores 0 (spec §12)."""
+    """Per machine and section, from source training clips: a target one is its own reference, at 0 (spec §12)."""
     split, domain = (clips[name].to_numpy(zero_copy_only=False) for name in ("split", "domain"))
     known = (split == "train") & (domain != "target")
     out = {}

@@ -1,5 +1,6 @@
 """Ray's start and end, and what its cluster can hold."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from orchestrator.errors import ResourceError
 class Slots(NamedTuple):
     """So many workers that each train one member at a time."""
 
-    count: int
+    number: int
     cpus: float
     gpus: float
 
@@ -44,15 +45,13 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
-    options = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(
             address=address,
             log_to_driver=False,
-            logging_level="error",
-            configure_logging=True,
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": worker_environment()},
-            **options,
+            include_dashboard=False if address == "local" else None,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(

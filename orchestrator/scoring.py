@@ -16,6 +16,7 @@ from models.backend import Backend, anomaly_scores, fit_backend
 from orchestrator.config import BackendConfig, Recipe
 from orchestrator.data.clips import fingerprint
 from orchestrator.data.waves import WaveBank
+from orchestrator.errors import TrainingError
 from orchestrator.members import digest
 from orchestrator.storage import Store
 from orchestrator.training import clip_samples, load_checkpoint
@@ -99,7 +100,13 @@ def embed_checkpoints(
         for epoch, model in models.items():
             out[epoch].append(model.embed(inputs).flatten(1).cpu().numpy())
         on_step(len(rows))
-    return {epoch: np.concatenate(parts) for epoch, parts in out.items()}
+    embeddings = {epoch: np.concatenate(parts) for epoch, parts in out.items()}
+    for epoch, embed_NE in embeddings.items():
+        if not np.isfinite(embed_NE).all():
+            raise TrainingError(
+                f"{folder.root}: the embeddings of epoch {epoch} are not finite; lower the learning rate"
+            )
+    return embeddings
 
 
 def by_place(clips: pa.Table) -> dict[tuple[str, str], NDArray[np.int64]]:
@@ -116,6 +123,21 @@ def _fit(embed_NE: NDArray[np.float32], clips: pa.Table, config: BackendConfig, 
     return fit_backend(
         embed_NE[train & ~target], embed_NE[target], clusters=config.clusters, n_init=config.n_init, seed=seed
     )
+
+
+def small_places(clips: pa.Table, config: BackendConfig) -> list[str]:
+    """A sentence for every machine whose source clips are too few for the asked number of clusters."""
+    split, domain = (clips[name].to_numpy(zero_copy_only=False) for name in ("split", "domain"))
+    notes = []
+    for place, rows in by_place(clips).items():
+        source = int(((split[rows] == "train") & (domain[rows] != "target")).sum())
+        if source < 2 * config.clusters:
+            notes.append(
+                f"{place[0]} section {place[1]}: {source} source training clip(s) for backend.clusters={config.clusters}; "
+                f"{min(source, config.clusters)} cluster(s) are used, and most clips are their own centre: the "
+                f"threshold says little. backend.clusters={max(1, source // 4)} would leave room"
+            )
+    return notes
 
 
 def _npz(arrays: dict[str, NDArray]) -> bytes:

@@ -20,7 +20,7 @@ from orchestrator.loading import study_yaml
 from orchestrator.members import Member, is_done, last_epoch
 from orchestrator.results import Results, make_results, write_results
 from orchestrator.runtime import Slots, find_slots, ray_session
-from orchestrator.scoring import SCORE_SCHEMA, scores_name, scoring_key
+from orchestrator.scoring import SCORE_SCHEMA, scores_name, scoring_key, small_places
 from orchestrator.storage import Store, only_writer
 
 CLIPS = "clips.parquet"
@@ -177,11 +177,13 @@ def _decode_and_train(
     decoded = decode_on_ray(found, study.data.min_seconds)
     plan = plan_members(study, store, checked_clips(decoded.clips, study.data))
     store.write_table(CLIPS, decoded.clips)
+    for note in small_places(plan.clips, study.backend):
+        say(f"note: {note}")
     ledger.start(plan)
     pending = plan.pending
     if pending:
         slots = find_slots(study.cluster, len(pending))
-        say(f"training and scoring {len(pending)} member(s) on {slots.count} slot(s)")
+        say(f"training and scoring {len(pending)} member(s) on {slots.number} slot(s)")
 
         def watch(status: Status) -> None:
             ledger.members(plan, status.finished)

@@ -76,7 +76,7 @@ def train_member(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    kept = {"model": model, "objective": objective, "optimiser": optimiser}
+    kept: dict[str, Any] = {"model": model, "objective": objective, "optimiser": optimiser}
     history = _resume(folder, kept, device)
     labels_AC = data.labels_AC.to(device)
     for epoch in range(len(history) + 1, recipe.epochs + 1):

@@ -122,7 +122,7 @@ def test_tmn_makes_a_branch_blind_to_a_stationary_offset() -> None:
 
 
 def test_the_shortest_clip_of_a_dft_branch_works_and_a_shorter_one_does_not() -> None:
-    samples = round(min_clip_seconds() * 16_000)
+    samples = round(min_clip_seconds(Branch()) * 16_000)
     assert samples == 2 * (35_008 - 1)
     one_branch = (Branch(),)
     assert Extractor(branches=one_branch, clip_samples=samples).eval()(_waves(1, samples)).shape == (1, 1, 128)

@@ -45,18 +45,18 @@ def test_interrupted_after_any_epoch_ends_with_the_same_weights(
     whole, cut = Store.at(tmp_path / "whole"), Store.at(tmp_path / "cut")
     history = train_member(recipe=made, seed=1, data=data, folder=whole, identity={})
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def die_in(epoch_to_die: int):
         def step(epoch: int, clips: int) -> None:
             if epoch == epoch_to_die and clips > 4:  # in the middle of the epoch
-                raise Killed
+                raise KilledError
 
         return step
 
     for epoch in (1, 2, 3):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train_member(recipe=made, seed=1, data=data, folder=cut, identity={}, on_step=die_in(epoch))
     resumed = train_member(recipe=made, seed=1, data=data, folder=cut, identity={})
     assert [row["loss"] for row in resumed] == [row["loss"] for row in history]
