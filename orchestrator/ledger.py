@@ -1,7 +1,7 @@
 """What a study tells MLflow, in order and beside the work: tracking never holds up training."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ class Ledger:
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="tracking") if study.tracking.enabled else None
         self.tracker: Tracker | None = None
         self.logged: set[str] = set()
+        self.calls: list[Future[Any]] = []
 
     def __enter__(self) -> "Ledger":
         return self
@@ -34,10 +35,13 @@ class Ledger:
             self._later(self.tracker.finish, metrics={}, files=[], failed=True)
         if self.pool is not None:
             self.pool.shutdown(wait=True)
+        bugs = [bug for call in self.calls if (bug := call.exception()) is not None]
+        for bug in bugs[:1]:  # the tracker itself survives every fault of a server, so this one is ours
+            self.say(f"tracking failed with an error of ours, please report it: {bug!r}")
 
     def _later(self, call: Callable[..., Any], *args: Any, **named: Any) -> None:
         if self.pool is not None:
-            self.pool.submit(call, *args, **named)
+            self.calls.append(self.pool.submit(call, *args, **named))
 
     def start(self, plan: "Plan") -> None:
         """Open (or find again) the study's run; a second call does nothing."""

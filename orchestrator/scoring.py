@@ -133,8 +133,8 @@ def small_places(clips: pa.Table, config: BackendConfig) -> list[str]:
         source = int(((split[rows] == "train") & (domain[rows] != "target")).sum())
         if source < 2 * config.clusters:
             notes.append(
-                f"{place[0]} section {place[1]}: {source} source training clip(s) for backend.clusters={config.clusters}; "
-                f"{min(source, config.clusters)} cluster(s) are used, and most clips are their own centre: the "
+                f"{place[0]} section {place[1]}: {source} source training clips, backend.clusters={config.clusters}; "
+                f"{min(source, config.clusters)} cluster(s) are used, most clips are their own centre: the "
                 f"threshold says little. backend.clusters={max(1, source // 4)} would leave room"
             )
     return notes

@@ -1,13 +1,11 @@
 """A factory of two machines and a study of four small members, run through the real command line."""
 
-import os
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import clean_env, command
 
 from orchestrator.data.synth import FactoryOptions, make_factory
 
@@ -60,29 +58,3 @@ def asd() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env=clean_env())
 
     return run
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "jobs", *map(str, arguments)]
-
-
-def clean_env() -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "200"} | {"RAY_ADDRESS": "local"}
-
-
-@pytest.fixture(scope="session")
-def reference(asd: Callable, study: Path, storage: Path) -> Path:
-    """The folder of an undisturbed run."""
-    done = asd("run", study, "name=undisturbed")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (storage / "undisturbed.txt").write_text(done.stdout)
-    return storage / "undisturbed"
-
-
-def wait_for(what: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
-    """Poll until `what` is true; fails when the process ends first or the time is over."""
-    limit = time.monotonic() + seconds
-    while not what():
-        assert process.poll() is None, f"ended too early: {process.communicate()[0]}"
-        assert time.monotonic() < limit, "did not happen in time"
-        time.sleep(0.001)

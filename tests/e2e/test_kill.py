@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from conftest import clean_env, command, wait_for
+from support import clean_env, command, wait_for
 
 pytestmark = pytest.mark.e2e
 
