@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from jobs.terminal import terminal
 
 
 def evaluate(
@@ -23,7 +24,7 @@ def evaluate(
     from orchestrator.evaluation import evaluate_folder, official_csv
     from orchestrator.storage import Store
 
-    console = Console()
+    console = terminal()
     chosen = [name for name in machines.split(",") if name]
     result = evaluate_folder(folder, read_truth(truth), chosen)
     table = Table("machine", "section", "AUC source", "AUC target", "pAUC", "harmonic mean", title=str(folder))
@@ -33,12 +34,12 @@ def evaluate(
     console.print(table)
     score = result.official_score
     text = "none: no machine has normal and anomalous test clips" if score is None else f"{100 * score:.2f} %"
-    console.print(f"official score: {text}", highlight=False, markup=False)
+    console.print(f"official score: {text}")
     if csv is None:
-        console.print("next: --csv FILE writes all figures as the official scorer does", highlight=False, markup=False)
+        console.print("next: --csv FILE writes all figures as the official scorer does")
         return
     content = official_csv(result).encode()
     if csv.exists() and csv.read_bytes() != content and not force:
         raise StorageError(f"{csv} exists with other content; --force replaces it, or give another --csv")
     Store.at(csv.absolute().parent).write(csv.name, content)
-    console.print(f"all figures are in {csv}", highlight=False, markup=False)
+    console.print(f"all figures are in {csv}")

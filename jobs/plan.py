@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from jobs.terminal import terminal
 
 
 def plan(
@@ -17,7 +18,7 @@ def plan(
     from orchestrator.loading import load_study
     from orchestrator.study import estimated_seconds, make_plan
 
-    console = Console()
+    console = terminal()
     made = make_plan(load_study(study, overrides or []))
     train = sum(split == "train" for split in made.clips["split"].to_pylist())
     console.print(
@@ -32,13 +33,9 @@ def plan(
     console.print(table)
     for name, system in made.study.systems.items():
         scores = sum(len(made.study.groups[g].checkpoints) * len(made.study.seeds) for g in system.groups)
-        console.print(
-            f"  {name}: mean of {scores} scores from {', '.join(system.groups)}", highlight=False, markup=False
-        )
+        console.print(f"  {name}: mean of {scores} scores from {', '.join(system.groups)}")
     passes = made.clip_passes()
     if passes:
         seconds = duration(estimated_seconds(made))
-        console.print(
-            f"left: {passes} clip passes, very roughly {seconds} on one CPU core", highlight=False, markup=False
-        )
-    console.print(f"next: asd run {' '.join([str(study), *(overrides or [])])}", highlight=False, markup=False)
+        console.print(f"left: {passes} clip passes, very roughly {seconds} on one CPU core")
+    console.print(f"next: asd run {' '.join([str(study), *(overrides or [])])}")

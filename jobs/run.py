@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from jobs.terminal import terminal
 
 
 def run(
@@ -22,26 +23,24 @@ def run(
 
     started = time.monotonic()
     checked = load_study(study, overrides or [])
-    console = Console()
+    console = terminal()
     with RunDisplay(console) as display:
         outcome = run_study(checked, say=display.say, on_status=display)
     console.print(results_table(outcome.results))
     folder = study_folder(checked)
-    console.print(
-        f"finished in {duration(time.monotonic() - started)}; everything is in {folder}:", highlight=False, markup=False
-    )
+    console.print(f"finished in {duration(time.monotonic() - started)}; everything is in {folder}:")
     for name, what in (
         ("results.md", "the table above; results.csv for programs"),
         ("systems/<row>/", "challenge files, decisions, official_result.csv and thresholds of each row"),
         ("scores.parquet", "every member's score of every clip at every checkpoint"),
         ("members/", "checkpoints and backends; reused by the next run"),
     ):
-        console.print(f"  {name:<16} {what}", highlight=False, markup=False)
-    console.print("next:", highlight=False, markup=False)
+        console.print(f"  {name:<16} {what}")
+    console.print("next:")
     first = next(iter(checked.systems))
     for hint in (
         f"asd evaluate {folder}/systems/{first} --truth {folder}/clips.parquet",
         f"asd run {study} {' '.join([*(overrides or []), 'name=my-study'])} recipe.learning_rate=0.0005",
         outcome.tracking_page,
     ):
-        console.print(f"  {hint}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {hint}", soft_wrap=True)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.terminal import terminal
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
@@ -27,12 +29,9 @@ def scan(
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and decode.")] = 2,
 ) -> None:
     """Check every recording of the folders, count what there is, and list what cannot be used (exit code 1)."""
-    from rich.console import Console
-
     from orchestrator.data.clips import join_truth, summary, write_table
 
-    # A pipe or a log has no width: the table would be cut to 80 columns there.
-    console = Console() if Console().is_terminal else Console(width=160)
+    console = terminal()
     clips = _scan(console, roots, out, min_seconds, workers)
     if truth is not None:
         from orchestrator.data.truth import read_truth
@@ -64,7 +63,7 @@ def _scan(console: "Console", roots: list[Path], out: Path | None, min_seconds: 
             known,
             workers,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-            on_note=lambda note: console.print(f"note: {note}", markup=False),
+            on_note=lambda note: console.print(f"note: {note}"),
         )
 
 
@@ -82,16 +81,16 @@ def _table(rows: "list[MachineSummary]") -> "Table":
 
 def _list_bad(console: "Console", bad: "pa.Table") -> None:
     for path, problem in zip(bad["path"].to_pylist(), bad["problem"].to_pylist(), strict=True):
-        console.print(f"bad: {path}: {problem}", markup=False, soft_wrap=True)
+        console.print(f"bad: {path}: {problem}", soft_wrap=True)
 
 
 def _say_next(console: "Console", total: int, bad: int, roots: list[Path], out: Path | None) -> None:
     folders = ",".join(map(str, roots))
     allowed = f" data.max_bad_clips={bad}" if bad else ""
     table = f"; table: {out}" if out else ""
-    console.print(f"{total} clips, {bad} of them bad{table}", markup=False, soft_wrap=True)
+    console.print(f"{total} clips, {bad} of them bad{table}", soft_wrap=True)
     if bad:
         console.print(
             "Repair or remove the bad clips and scan again, or leave them out with data.max_bad_clips as below."
         )
-    console.print(f"Next: asd plan STUDY.yaml 'data.root=[{folders}]'{allowed}", markup=False, soft_wrap=True)
+    console.print(f"Next: asd plan STUDY.yaml 'data.root=[{folders}]'{allowed}", soft_wrap=True)

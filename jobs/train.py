@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from jobs.terminal import terminal
 
 
 def train(
@@ -19,13 +20,13 @@ def train(
     from orchestrator.loading import load_study
     from orchestrator.single import train_single
 
-    console = Console()
+    console = terminal()
 
     def epoch_line(stage: str, clips: int) -> None:
-        console.print(f"{stage}: {clips} clips", highlight=False, markup=False)
+        console.print(f"{stage}: {clips} clips")
 
     folder = train_single(load_study(study, overrides or []), group, seed, device, threads, epoch_line)
-    console.print(f"the member is in {folder}", highlight=False, markup=False)
+    console.print(f"the member is in {folder}")
     console.print(
         f"next: asd run {' '.join([str(study), *(overrides or [])])}   (it reuses this member)",
         highlight=False,

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
 from models.threshold import gamma_threshold
 from orchestrator.config import Study
@@ -205,6 +206,7 @@ def results_table(results: Results) -> Table:
     compared = {i for i in shown if i > 1 and header[i] not in ("seeds std", "published")}
     best = {i: max((float(row[i]) for row in rows if row[i]), default=None) for i in compared}
     for row in rows:
-        cells = [f"[bold]{row[i]}[/]" if i in best and row[i] and float(row[i]) == best[i] else row[i] for i in shown]
+        bold = {i for i in best if row[i] and float(row[i]) == best[i]}
+        cells = [Text(row[i], style="bold" if i in bold else "") for i in shown]
         table.add_row(*cells)
     return table
