@@ -4,20 +4,29 @@ The only module that imports mlflow, and only when something is logged. A run is
 study logs what is missing and nothing twice. Whatever goes wrong here is said once and never stops the work.
 """
 
-import hashlib
-import math
 import os
 import re
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec
+
+from orchestrator.mlflow_limits import (
+    METRICS_PER_REQUEST,
+    PARAM_LENGTH,
+    PARAMS_PER_REQUEST,
+    TAG_LENGTH,
+    chunks,
+    cut,
+    finite_number,
+    safe_names,
+    short_hash,
+)
 
 P = ParamSpec("P")
 Say = Callable[[str], None]
@@ -35,8 +44,6 @@ DEFAULTS = {  # in force unless the user's environment says otherwise
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 retries wait for minutes on a dead server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
 }
-NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
-PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000
 
 
 @dataclass
@@ -209,34 +216,34 @@ class Tracker:
         final: Points = NOTHING,
     ) -> None:
         """Add what the run lacks. A param never changes, a point of a curve neither; a final value may be corrected."""
-        content = _hash(repr((params, curve, final)).encode())
+        content = short_hash(repr((params, curve, final)).encode())
         if run.tags.get("asd.logged") != content:
             self._log_params(run, params)
             self._log_points(run, curve, final)
         for name, value in {**tags, "asd.logged": content}.items():  # in this order: the mark stands for the rest
             if run.tags.get(name) != value:
-                self._client.set_tag(run.id, name, _cut(value, TAG_LENGTH))
+                self._client.set_tag(run.id, name, cut(value, TAG_LENGTH))
                 run.tags[name] = value
 
     def _log_params(self, run: _Run, params: Params) -> None:
         from mlflow.entities import Param
 
         names = safe_names(params)
-        new = [Param(names[k], _cut(str(v), PARAM_LENGTH)) for k, v in params.items() if names[k] not in run.params]
-        for part in _chunks(new, PARAMS_PER_REQUEST):
+        new = [Param(names[k], cut(str(v), PARAM_LENGTH)) for k, v in params.items() if names[k] not in run.params]
+        for part in chunks(new, PARAMS_PER_REQUEST):
             self._client.log_batch(run.id, params=part, synchronous=True)
         run.params |= {param.key for param in new}
 
     def _log_points(self, run: _Run, curve: Points, final: Points) -> None:
         from mlflow.entities import Metric
 
-        wanted = {place: _number(value) for place, value in {**curve, **final}.items()}
+        wanted = {place: finite_number(value) for place, value in {**curve, **final}.items()}
         there: dict[tuple[str, int], float] = {}
         for name in sorted({name for name, _ in wanted} & run.metrics):
             there |= {(name, m.step): m.value for m in self._client.get_metric_history(run.id, name)}
         new = [p for p in wanted if p not in there or (p in final and repr(wanted[p]) != repr(there[p]))]
         now = int(time.time() * 1000)
-        for part in _chunks([Metric(name, wanted[name, step], now, step) for name, step in new], METRICS_PER_REQUEST):
+        for part in chunks([Metric(name, wanted[name, step], now, step) for name, step in new], METRICS_PER_REQUEST):
             self._client.log_batch(run.id, metrics=part, synchronous=True)
         run.metrics |= {name for name, _ in new}
 
@@ -248,8 +255,8 @@ class Tracker:
     def _upload(self, run: _Run, contents: Mapping[str, bytes], send: Callable[[str], object]) -> None:
         """Send the artifacts that are not there as they are now; a tag of `name:content` hashes knows what is there."""
         there = dict(mark.split(":") for mark in run.tags.get("asd.files", "").split())
-        marks = {_hash(name.encode()): _hash(data) for name, data in contents.items()}
-        stale = [name for name in contents if there.get(_hash(name.encode())) != marks[_hash(name.encode())]]
+        marks = {short_hash(name.encode()): short_hash(data) for name, data in contents.items()}
+        stale = [name for name in contents if there.get(short_hash(name.encode())) != marks[short_hash(name.encode())]]
         for name in stale:
             send(name)
         if stale:
@@ -259,42 +266,9 @@ class Tracker:
             run.tags["asd.files"] = known
 
 
-def safe_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name as MLflow accepts it; names that would become the same, or are too long, end in a hash of their own."""
-    plain = {name: _safe(name) for name in names}
-    counts = Counter(plain.values())
-    unclear = {name for name, safe in plain.items() if counts[safe] > 1 or len(safe) > NAME_LENGTH}
-    return {n: f"{safe[: NAME_LENGTH - 17]}-{_hash(n.encode())}" if n in unclear else safe for n, safe in plain.items()}
-
-
-def _safe(name: str) -> str:
-    """Words, dots, dashes and blanks, read as a relative path: MLflow's pages group metrics by its folders."""
-    parts = re.sub(r"[^/\w.\- ]", "_", name).split("/")
-    path = "/".join(part for part in parts if part not in ("", ".", ".."))
-    return re.sub(r"^\.\.+", "_", path) or "unnamed"  # MLflow takes any start of two dots for a parent folder
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _number(value: float) -> float:
-    """MLflow keeps NaN as it is, and infinity as the largest float."""
-    largest = sys.float_info.max
-    return float(value) if math.isnan(value) else min(max(float(value), -largest), largest)
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
 def _at_zero(metrics: Values) -> Points:
     names = safe_names(metrics)
     return {(names[name], 0): value for name, value in metrics.items()}
-
-
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def _client(uri: str) -> Any:

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.tracking import NAME_LENGTH, Tracker, _client, safe_names
+from orchestrator.mlflow_limits import NAME_LENGTH, safe_names
+from orchestrator.tracking import Tracker, _client
 
 HISTORY = [{"epoch": e, "loss": 20 / e, "loss/z(cat)#1": 1.0 * e} for e in (1, 2, 3)]
 
