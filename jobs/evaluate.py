@@ -20,26 +20,29 @@ def evaluate(
 ) -> None:
     """Evaluate challenge files of any system as the official scorer does; every fault is named, line by line."""
     from orchestrator.data.truth import read_truth
-    from orchestrator.errors import StorageError
-    from orchestrator.evaluation import evaluate_folder, official_csv
-    from orchestrator.storage import Store
+    from orchestrator.evaluation import evaluate_folder, write_official_csv
 
     console = terminal()
-    chosen = [name for name in machines.split(",") if name]
+    chosen = [name.strip() for name in machines.split(",") if name.strip()]
     result = evaluate_folder(folder, read_truth(truth), chosen)
     table = Table("machine", "section", "AUC source", "AUC target", "pAUC", "harmonic mean", title=str(folder))
     for (machine, section), figures in sorted(result.sections.items()):
         shown = (figures.auc_source, figures.auc_target, figures.pauc, figures.hmean)
         table.add_row(machine, section, *("" if f is None else f"{100 * f:.2f}" for f in shown))
     console.print(table)
+    for (machine, section), figures in sorted(result.sections.items()):
+        if figures.absent:
+            names = ", ".join(figures.absent)
+            reason = "its test clips lack anomalies, or normal clips of that domain"
+            console.print(f"{machine} section {section}: no {names}: {reason}", soft_wrap=True)
     score = result.official_score
     text = "none: no machine has normal and anomalous test clips" if score is None else f"{100 * score:.2f} %"
     console.print(f"official score: {text}")
     if csv is None:
-        console.print("next: --csv FILE writes all figures as the official scorer does")
+        console.print("Next: --csv FILE writes all figures as the official scorer does")
         return
-    content = official_csv(result).encode()
-    if csv.exists() and csv.read_bytes() != content and not force:
-        raise StorageError(f"{csv} exists with other content; --force replaces it, or give another --csv")
-    Store.at(csv.absolute().parent).write(csv.name, content)
-    console.print(f"all figures are in {csv}")
+    write_official_csv(result, csv, force)
+    console.print(
+        f"All figures are in {csv}. Next: the figures of another folder beside it, with the same --truth",
+        soft_wrap=True,
+    )

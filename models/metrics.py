@@ -45,6 +45,12 @@ class SectionFigures(NamedTuple):
         """The machine's column in the report's Table 1."""
         return harmonic_mean(self.official)
 
+    @property
+    def absent(self) -> list[str]:
+        """Which of the official figures the test clips cannot give, by their names in tables."""
+        named = {"AUC source": self.auc_source, "AUC target": self.auc_target, "pAUC": self.pauc}
+        return [name for name, figure in named.items() if figure is None]
+
 
 def auc(anomaly_N: Flags, score_N: Floats, max_fpr: float | None = None) -> float | None:
     """Area under the ROC curve, up to `max_fpr` and standardised (0.5 is chance); None if one kind is missing."""
@@ -53,29 +59,35 @@ def auc(anomaly_N: Flags, score_N: Floats, max_fpr: float | None = None) -> floa
     return float(roc_auc_score(anomaly_N, score_N, max_fpr=max_fpr))
 
 
+def domain_auc(anomaly_N: Flags, score_N: Floats, in_domain_N: Flags) -> float | None:
+    """AUC of one domain: its normal clips against the anomalies of both domains; None if one kind is missing."""
+    chosen = in_domain_N | anomaly_N
+    return auc(anomaly_N[chosen], score_N[chosen])
+
+
+def partial_auc(anomaly_N: Flags, score_N: Floats) -> float | None:
+    """pAUC over both domains, p = 0.1, standardised so that chance is 0.5; None if one kind is missing."""
+    return auc(anomaly_N, score_N, MAX_FALSE_POSITIVE_RATE)
+
+
 def section_figures(
     anomaly_N: Flags, target_N: Flags, score_N: Floats, decision_N: Flags | None = None
 ) -> SectionFigures:
     """All figures of one section from its test clips' truth, domain, score and (if given) decision.
 
-    The AUC of a domain sets its normal clips against the anomalies of both domains; precision and recall look at
-    that domain alone.
+    Precision and recall look at one domain alone, and are None where it has no anomaly to be found.
     """
 
-    def domain_auc(in_domain: Flags) -> float | None:
-        chosen = in_domain | anomaly_N
-        return auc(anomaly_N[chosen], score_N[chosen])
-
     def decisions(in_domain: Flags) -> Decisions | None:
-        if decision_N is None or not in_domain.any():
+        if decision_N is None or not (in_domain & anomaly_N).any():
             return None
         return decision_figures(anomaly_N[in_domain], decision_N[in_domain])
 
     return SectionFigures(
         auc_all=auc(anomaly_N, score_N),
-        auc_source=domain_auc(~target_N),
-        auc_target=domain_auc(target_N),
-        pauc=auc(anomaly_N, score_N, MAX_FALSE_POSITIVE_RATE),
+        auc_source=domain_auc(anomaly_N, score_N, ~target_N),
+        auc_target=domain_auc(anomaly_N, score_N, target_N),
+        pauc=partial_auc(anomaly_N, score_N),
         source=decisions(~target_N),
         target=decisions(target_N),
     )

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 FEWEST_FOR_A_FIT = 3
+EQUAL = 1e-9  # spread relative to the largest score below which all scores count as one value
 
 
 class Threshold(NamedTuple):
@@ -20,13 +21,13 @@ def gamma_threshold(score_N: NDArray[np.floating], percentile: float = 90.0) -> 
     """The percentile of a gamma distribution fitted to scores of normal clips (N,).
 
     The location is free, as in the challenge's baseline. Fewer than three scores, equal scores, or a fit that does
-    not come out finite fall back to the plain percentile of the scores. ValueError without any finite score.
+    not come out finite fall back to the plain percentile of the scores. ValueError: no score, or one is not finite.
     """
     score_N = np.asarray(score_N, dtype=np.float64)
     if not score_N.size or not np.isfinite(score_N).all():
         raise ValueError("a threshold needs at least one score, all finite")
     plain = Threshold(float(np.percentile(score_N, percentile)), "percentile")
-    if len(score_N) < FEWEST_FOR_A_FIT or np.ptp(score_N) < 1e-12:
+    if len(score_N) < FEWEST_FOR_A_FIT or np.ptp(score_N) <= EQUAL * np.abs(score_N).max():
         return plain
     try:
         shape, location, scale = stats.gamma.fit(score_N)

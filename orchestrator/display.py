@@ -14,6 +14,7 @@ from orchestrator.study import Plan
 
 LINE_EVERY_SECONDS = 15.0
 RATE_WINDOW_SECONDS = 60.0
+FIRST_ESTIMATE_SECONDS = 8.0
 
 
 class RunDisplay:
@@ -38,9 +39,10 @@ class RunDisplay:
 
     def __call__(self, status: Status, plan: Plan, slots: Slots) -> None:
         now = time.monotonic()
-        if not self.samples:
+        if not self.total:
             self.total = plan.clip_passes() + status.clips
-        self.samples = [s for s in self.samples if now - s[0] < RATE_WINDOW_SECONDS] + [(now, status.clips)]
+        if status.clips:  # slots that are still starting say nothing about the rate
+            self.samples = [s for s in self.samples if now - s[0] < RATE_WINDOW_SECONDS] + [(now, status.clips)]
         if self.console.is_terminal:
             if self.live is None:
                 self.live = Live(console=self.console, refresh_per_second=4, transient=True)
@@ -51,8 +53,11 @@ class RunDisplay:
             self.say(self._headline(status, plan))
 
     def _rate(self) -> float:
+        """Clips per second of the last minute; 0 until there are some seconds to judge by."""
+        if not self.samples:
+            return 0.0
         (first, before), (last, after) = self.samples[0], self.samples[-1]
-        return (after - before) / (last - first) if last > first else 0.0
+        return (after - before) / (last - first) if last - first >= FIRST_ESTIMATE_SECONDS else 0.0
 
     def _headline(self, status: Status, plan: Plan) -> str:
         done = sum(map(plan.is_scored, plan.members.values()))

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from models.metrics import SectionFigures, arithmetic_mean, harmonic_mean, official_score, section_figures
-from orchestrator.errors import SubmissionError
+from orchestrator.errors import StorageError, SubmissionError
 from orchestrator.scoring import by_place
-from orchestrator.submission import find_files, read_challenge_file
+from orchestrator.storage import Store
+from orchestrator.submission import ChallengeFile, find_files, read_challenge_file
 
-LISTED = 50
+KINDS = ("anomaly_score", "decision_result")
 Place = tuple[str, str]  # machine, section
+Files = dict[tuple[str, str, str], Path]  # by kind, machine, section
 
 
 class OfficialResult(NamedTuple):
@@ -47,61 +49,84 @@ def evaluate_folder(folder: Path, truth: pa.Table, machines: Sequence[str] = ())
     `machines` every machine of the truth must be there.
     """
     files, faults = find_files(folder), list[str]()
-    known = {(row["machine"], row["file_name"]): row for row in truth.to_pylist()}
-    wanted = set(machines) or {machine for machine, _ in known}
-    strange = sorted(set(machines) - {machine for machine, _ in known})
+    known: dict[str, dict[str, dict]] = {}
+    for row in truth.to_pylist():
+        known.setdefault(row["machine"], {})[row["file_name"]] = row
+    there = ", ".join(sorted(known))
+    strange = sorted(set(machines) - known.keys())
     if strange:
-        raise SubmissionError(f"--machines {', '.join(strange)}: not in the truth, which has {_names(known)}")
-    faults += [
-        f"{path}: the truth knows no machine {machine}; it has {_names(known)}"
-        for (_, machine, _), path in files.items()
-        if machine not in wanted and not machines
+        raise SubmissionError(f"--machines {','.join(strange)}: not in the truth, which has {there}")
+    if not machines:
+        unknown = (path for (_, machine, _), path in files.items() if machine not in known)
+        faults += [f"{path}: its machine is not in the truth, which has {there}" for path in unknown]
+    rows = [
+        row
+        for machine in sorted(set(machines) or known)
+        for row in _machine_rows(folder, machine, files, known[machine], faults)
     ]
-    rows = [row for machine in sorted(wanted) for row in _machine_rows(folder, machine, files, known, faults)]
     if faults:
-        rest = [f"... and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
-        raise SubmissionError("\n".join([f"{len(faults)} fault(s) in {folder}:", *faults[:LISTED], *rest]))
+        raise SubmissionError("\n".join([f"{len(faults)} fault(s) in {folder}:", *faults]))
     return evaluate_scores(pa.Table.from_pylist(rows))
 
 
-def _names(known: Iterable[Place]) -> str:
-    return ", ".join(sorted({machine for machine, _ in known}))
-
-
-def _machine_rows(
-    folder: Path,
-    machine: str,
-    files: dict[tuple[str, str, str], Path],
-    known: dict[tuple[str, str], dict],
-    faults: list[str],
-) -> list[dict]:
+def _machine_rows(folder: Path, machine: str, files: Files, truth: dict[str, dict], faults: list[str]) -> list[dict]:
     """All rows of a machine with their truth; what is wrong goes to `faults`."""
-    expected = {name for of, name in known if of == machine}
-    sections = sorted(section for kind, of, section in files if kind == "anomaly_score" and of == machine)
+    sections = sorted({section for _, of, section in files if of == machine})
     if not sections:
+        present = ",".join(sorted({of for _, of, _ in files})) or "NAMES"
         faults.append(
-            f"{folder}: no anomaly_score_{machine}_section_<nn>_test.csv (or leave {machine} out: --machines)"
+            f"{folder}: no anomaly_score_{machine}_section_<nn>_test.csv; for a part only: --machines {present}"
         )
         return []
     rows: list[dict] = []
-    seen: set[str] = set()
+    owner: dict[str, Path] = {}
     for section in sections:
-        scores = read_challenge_file(files["anomaly_score", machine, section], faults)
-        decision_path = files.get(("decision_result", machine, section))
-        if decision_path is None:
-            faults.append(f"{folder}: no decision_result_{machine}_section_{section}_test.csv beside its scores")
-            continue
-        decisions = read_challenge_file(decision_path, faults)
-        seen |= scores.values.keys() | decisions.values.keys()
-        faults += [f"{scores.path}: {name} is not in the truth" for name in scores.values if name not in expected]
-        for name in sorted(scores.values.keys() ^ decisions.values.keys()):
-            lacking, having = (decisions, scores) if name in scores.values else (scores, decisions)
-            faults.append(f"{lacking.path}: {name} is missing; {having.path.name} has it")
-        for name in sorted(expected & scores.values.keys() & decisions.values.keys()):
+        scores, decisions = (_read(folder, kind, machine, section, files, faults) for kind in KINDS)
+        _compare(scores, decisions, truth, owner, faults)
+        for name in sorted(truth.keys() & scores.values.keys() & decisions.values.keys()):
             values = {"score": scores.values[name], "decision": decisions.values[name]}
-            rows.append({"section": section, **known[machine, name], **values})
-    faults += [f"{folder}: {machine}: no score for {name}" for name in sorted(expected - seen)]
+            rows.append({"section": section, **truth[name], **values})
+    if owner:  # else nothing was readable, which has been said
+        faults += [f"{folder}: {machine}: no score for {name}" for name in sorted(truth.keys() - owner.keys())]
     return rows
+
+
+def _read(folder: Path, kind: str, machine: str, section: str, files: Files, faults: list[str]) -> ChallengeFile:
+    """One file of a section; without it, a file without lines and a fault."""
+    path = files.get((kind, machine, section))
+    if path is None:
+        path = folder / f"{kind}_{machine}_section_{section}_test.csv"
+        faults.append(f"{path}: missing; a section has both files, scores and decisions")
+        return ChallengeFile(path, {}, {})
+    return read_challenge_file(path, faults)
+
+
+def _compare(
+    scores: ChallengeFile, decisions: ChallengeFile, truth: dict[str, dict], owner: dict[str, Path], faults: list[str]
+) -> None:
+    """Hold a section's names against the truth, against each other and against the sections before (`owner`)."""
+    for file, other in ((scores, decisions), (decisions, scores)):
+        for name, line in file.lines.items():
+            at = f"{file.path}:{line}: {name}"
+            if name not in truth:
+                faults.append(f"{at} is not in the truth")
+            elif other.lines and name not in other.lines:
+                faults.append(f"{at} is missing in {other.path.name}")
+            if file is scores and name in owner:
+                faults.append(f"{at} is in {owner[name].name} too")
+    for file in (scores, decisions):
+        for name in file.lines:
+            owner.setdefault(name, file.path)
+
+
+def write_official_csv(result: OfficialResult, path: Path, force: bool = False) -> None:
+    """Write the official figures to a CSV file; one with other content is only replaced with `force` (StorageError)."""
+    content = official_csv(result).encode()
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; name a file in it, such as --csv {path / 'official_result.csv'}")
+    if path.exists() and path.read_bytes() != content and not force:
+        raise StorageError(f"{path} exists with other content; --force replaces it, or give another --csv")
+    Store.at(path.absolute().parent).write(path.name, content)
 
 
 def official_csv(result: OfficialResult) -> str:
@@ -122,6 +147,7 @@ def official_csv(result: OfficialResult) -> str:
     writer.writerows(_mean_rows(list(result.sections.values()), " over all machine types, sections, and domains"))
     writer.writerow([])
     writer.writerow(["official score", "", _text(result.official_score)])
+    writer.writerow([])
     return buffer.getvalue()
 
 

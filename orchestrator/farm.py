@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.config import BackendConfig
 from orchestrator.data.labels import Vocabulary
 from orchestrator.data.waves import Part, WaveBank
-from orchestrator.errors import TrainingError, UserError
+from orchestrator.errors import UserError
 from orchestrator.members import Member
 from orchestrator.runtime import Slots
 from orchestrator.scoring import score_member
@@ -158,7 +158,7 @@ def _slot(config: dict[str, Any]) -> None:
             return
         try:
             work_on(member, work, bank, Reporter(queue, slot, member))
-        except TrainingError as error:
+        except UserError as error:  # a full disk, a loss that is not finite: the other members may still go on
             ray.get(queue.done.remote(slot, str(error)))
         else:
             ray.get(queue.done.remote(slot))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import ray
 
 from orchestrator.config import ClusterConfig
 from orchestrator.errors import ResourceError
+
+CONNECT_SECONDS = 5.0
 
 
 class Slots(NamedTuple):
@@ -46,6 +49,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     try:
+        _knock(address)
         ray.init(
             address=address,
             log_to_driver=False,
@@ -53,7 +57,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             runtime_env={"env_vars": worker_environment()},
             include_dashboard=False if address == "local" else None,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"no Ray cluster at cluster.address={address}: {error}. Start one with `ray start --head`, "
             "or unset cluster.address for a local one"
@@ -62,6 +66,13 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """OSError at once where nobody listens at host:port; Ray itself would try for minutes and end the process."""
+    host, _, port = address.split("://")[-1].rstrip("/").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def find_slots(cluster: ClusterConfig, members: int) -> Slots:

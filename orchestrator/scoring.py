@@ -125,19 +125,19 @@ def _fit(embed_NE: NDArray[np.float32], clips: pa.Table, config: BackendConfig, 
     )
 
 
-def small_places(clips: pa.Table, config: BackendConfig) -> list[str]:
-    """A sentence for every machine whose source clips are too few for the asked number of clusters."""
+def few_clips_note(clips: pa.Table, config: BackendConfig) -> str | None:
+    """A sentence on the machines whose source clips are too few for the asked number of clusters, if there are any."""
     split, domain = (clips[name].to_numpy(zero_copy_only=False) for name in ("split", "domain"))
-    notes = []
-    for place, rows in by_place(clips).items():
-        source = int(((split[rows] == "train") & (domain[rows] != "target")).sum())
-        if source < 2 * config.clusters:
-            notes.append(
-                f"{place[0]} section {place[1]}: {source} source training clips, backend.clusters={config.clusters}; "
-                f"{min(source, config.clusters)} cluster(s) are used, most clips are their own centre: the "
-                f"threshold says little. backend.clusters={max(1, source // 4)} would leave room"
-            )
-    return notes
+    source = (split == "train") & (domain != "target")
+    counts = {place: int(source[rows].sum()) for place, rows in by_place(clips).items()}
+    few = {place: count for place, count in counts.items() if count < 2 * config.clusters}
+    if not few:
+        return None
+    listed = ", ".join(f"{'/'.join(place)} ({count})" for place, count in few.items())
+    return (
+        f"few source training clips for backend.clusters={config.clusters}: {listed}. As many clusters as clips are used "
+        "where there are fewer; clips that are their own centre score 0, so thresholds there say little"
+    )
 
 
 def _npz(arrays: dict[str, NDArray]) -> bytes:

@@ -20,7 +20,7 @@ from orchestrator.loading import study_yaml
 from orchestrator.members import Member, is_done, last_epoch
 from orchestrator.results import Results, make_results, write_results
 from orchestrator.runtime import Slots, find_slots, ray_session
-from orchestrator.scoring import SCORE_SCHEMA, scores_name, scoring_key, small_places
+from orchestrator.scoring import SCORE_SCHEMA, few_clips_note, scores_name, scoring_key
 from orchestrator.storage import Store, only_writer
 
 CLIPS = "clips.parquet"
@@ -133,12 +133,12 @@ def run_study(
     others are kept.
     """
     folder = study_folder(study)
+    found = find_clips(study.data.root)  # before anything is written: a wrong folder leaves no trace
+    for note in found.notes:
+        say(f"note: {note}")
     with only_writer(folder):
         store = Store.at(folder)
         store.write("study.yaml", study_yaml(study).encode())
-        found = find_clips(study.data.root)
-        for note in found.notes:
-            say(note)
         plan = _known_plan(study, store, found.clips)
         with Ledger(study, store, say) as ledger:
             if plan is None or plan.pending:
@@ -177,7 +177,8 @@ def _decode_and_train(
     decoded = decode_on_ray(found, study.data.min_seconds)
     plan = plan_members(study, store, checked_clips(decoded.clips, study.data))
     store.write_table(CLIPS, decoded.clips)
-    for note in small_places(plan.clips, study.backend):
+    note = few_clips_note(plan.clips, study.backend)
+    if note:
         say(f"note: {note}")
     ledger.start(plan)
     pending = plan.pending

@@ -1,6 +1,7 @@
 """What is known of test clips: is it an anomaly, is it from the target domain; from a table or from file names."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,80 +14,102 @@ TRUTH_SCHEMA = pa.schema(
     [("machine", pa.string()), ("file_name", pa.string()), ("is_anomaly", pa.bool_()), ("is_target", pa.bool_())]
 )
 FLAGS = {"0": False, "1": True, "false": False, "true": True}
+CLIP_COLUMNS = ("machine", "file_name", "split", "label", "domain")
+LABELS = {"normal": False, "anomaly": True}
+DOMAINS = {"source": False, "target": True}
+LISTED = 50
+
+Rows = dict[tuple[str, str], dict]
 
 
 def read_truth(path: str | Path) -> pa.Table:
     """Read a truth table: machine, file_name, is_anomaly, is_target (TRUTH_SCHEMA).
 
     `path` is a CSV with these columns (others are ignored), a Parquet clip table, or a folder of recordings whose
-    names tell. DataError names every line that is wrong.
+    names tell; of the last two only test clips with a known label count. DataError names every line that is wrong.
     """
     path = Path(path)
     if path.is_dir():
-        return _from_clips(find_clips([path]).clips)
+        return _from_clips(path, find_clips([path]).clips)
     if not path.is_file():
         raise DataError(
             f"no truth at {path}: give a CSV of {', '.join(TRUTH_SCHEMA.names)}, a clips.parquet or a folder"
         )
     if path.suffix == ".parquet":
-        return _from_clips(_read_parquet(path))
+        return _from_clips(path, _read_parquet(path))
     return _from_csv(path)
 
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path, columns=["machine", "file_name", "split", "label", "domain"])
-    except (pa.ArrowException, OSError, KeyError) as error:
+        return pq.ParquetFile(path).read(columns=_clip_columns(path))
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a clip table as `asd scan` writes it: {error}") from error
 
 
-def _from_clips(clips: pa.Table) -> pa.Table:
-    rows = [
-        {
-            "machine": row["machine"],
-            "file_name": row["file_name"],
-            "is_anomaly": row["label"] == "anomaly",
-            "is_target": row["domain"] == "target",
-        }
-        for row in clips.to_pylist()
-        if row["split"] == "test" and row["label"] != "unknown" and row["domain"] != "unknown"
-    ]
-    if not rows:
-        raise DataError("no test clip there has a known label and domain; give a CSV with the truth")
-    return pa.Table.from_pylist(rows, TRUTH_SCHEMA)
+def _clip_columns(path: Path) -> list[str]:
+    missing = [name for name in CLIP_COLUMNS if name not in pq.read_schema(path).names]
+    if missing:
+        raise DataError(
+            f"{path}: no column {', '.join(missing)}; a clip table is what `asd scan ROOT --out {path}` writes"
+        )
+    return list(CLIP_COLUMNS)
+
+
+def _from_clips(path: Path, clips: pa.Table) -> pa.Table:
+    rows: Rows = {}
+    faults = []
+    for number, row in enumerate(clips.to_pylist()):
+        if row["split"] == "test" and row["label"] != "unknown":
+            fault = _add(rows, row, is_anomaly=("label", LABELS), is_target=("domain", DOMAINS))
+            faults += [f"{path}: row {number}: {fault}"] if fault else []
+    empty = f"{path}: no test clip there has a known label; give a CSV of {', '.join(TRUTH_SCHEMA.names)}"
+    return _table(rows, faults, empty)
 
 
 def _from_csv(path: Path) -> pa.Table:
-    rows: dict[tuple[str, str], dict] = {}
+    rows: Rows = {}
     faults = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            missing = set(TRUTH_SCHEMA.names) - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(
-                    f"{path}: no column {', '.join(sorted(missing))}; needed: {', '.join(TRUTH_SCHEMA.names)}"
-                )
-            for line, raw in enumerate(reader, start=2):
-                fault = _add(rows, raw)
-                faults += [f"{path}:{line}: {fault}"] if fault else []
+            _check_header(path, reader.fieldnames or ())
+            for raw in reader:
+                fault = _add(rows, raw, is_anomaly=("is_anomaly", FLAGS), is_target=("is_target", FLAGS))
+                faults += [f"{path}:{reader.line_num}: {fault}"] if fault else []
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV in UTF-8: {error}") from error
-    if faults or not rows:
-        raise DataError("\n".join(faults[:50]) or f"{path}: no rows")
-    return pa.Table.from_pylist(list(rows.values()), TRUTH_SCHEMA)
+    return _table(rows, faults, f"{path}:1: a header and no rows; each test clip needs one")
 
 
-def _add(rows: dict[tuple[str, str], dict], raw: dict) -> str | None:
-    """Add one CSV row; returns what is wrong with it, if anything."""
-    flags = {name: FLAGS.get((raw[name] or "").strip().lower()) for name in ("is_anomaly", "is_target")}
-    bad = [name for name, value in flags.items() if value is None]
-    if bad:
-        return f"{bad[0]} is {raw[bad[0]]!r}; valid: 0 or 1"
-    key = (raw["machine"], raw["file_name"])
-    if not all(key):
-        return "machine or file_name is empty"
+def _check_header(path: Path, names: Iterable[str]) -> None:
+    missing = [name for name in TRUTH_SCHEMA.names if name not in names]
+    if missing:
+        raise DataError(f"{path}:1: no column {', '.join(missing)}; needed: {', '.join(TRUTH_SCHEMA.names)}")
+
+
+def _add(rows: Rows, raw: dict, **flags: tuple[str, dict[str, bool]]) -> str | None:
+    """Add one row, each flag read from its column by its words; returns what is wrong with the row, if anything."""
+    found = {name: words.get((raw[column] or "").strip().lower()) for name, (column, words) in flags.items()}
+    bad = [
+        f"{column} is {raw[column]!r}; valid: {' or '.join(list(words)[:2])}"
+        for name, (column, words) in flags.items()
+        if found[name] is None
+    ]
+    key = ((raw["machine"] or "").strip(), (raw["file_name"] or "").strip())
+    bad += [f"{column} is empty" for column, value in zip(("machine", "file_name"), key, strict=True) if not value]
     if key in rows:
-        return f"{'/'.join(key)} occurs twice"
-    rows[key] = {"machine": key[0], "file_name": key[1], **flags}
+        bad.append(f"machine, file_name: {'/'.join(key)} occurs twice")
+    if bad:
+        return "; ".join(bad)
+    rows[key] = {"machine": key[0], "file_name": key[1], **found}
     return None
+
+
+def _table(rows: Rows, faults: list[str], empty: str) -> pa.Table:
+    if faults:
+        rest = [f"... and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
+        raise DataError("\n".join([f"{len(faults)} fault(s) in the truth:", *faults[:LISTED], *rest]))
+    if not rows:
+        raise DataError(empty)
+    return pa.Table.from_pylist(list(rows.values()), TRUTH_SCHEMA)
