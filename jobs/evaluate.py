@@ -42,7 +42,4 @@ def evaluate(
         console.print("Next: --csv FILE writes all figures as the official scorer does")
         return
     write_official_csv(result, csv, force)
-    console.print(
-        f"All figures are in {csv}. Next: the figures of another folder beside it, with the same --truth",
-        soft_wrap=True,
-    )
+    console.print(f"All figures are in {csv}. Next, another system: asd evaluate DIR --truth {truth}", soft_wrap=True)

@@ -73,10 +73,9 @@ def _machine_rows(folder: Path, machine: str, files: Files, truth: dict[str, dic
     """All rows of a machine with their truth; what is wrong goes to `faults`."""
     sections = sorted({section for _, of, section in files if of == machine})
     if not sections:
-        present = ",".join(sorted({of for _, of, _ in files})) or "NAMES"
-        faults.append(
-            f"{folder}: no anomaly_score_{machine}_section_<nn>_test.csv; for a part only: --machines {present}"
-        )
+        present = ",".join(sorted({of for _, of, _ in files}))
+        hint = f"for a part only: --machines {present}" if present else "the folder has no such file; name another"
+        faults.append(f"{folder}: no anomaly_score_{machine}_section_<nn>_test.csv; {hint}")
         return []
     rows: list[dict] = []
     owner: dict[str, Path] = {}

@@ -107,8 +107,16 @@ def only_writer(folder: Path) -> Iterator[None]:
             raise StorageError(
                 f"{folder} is being written by {holder}; wait for it, stop it, or set another `name=` or `storage=`"
             ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        _sign(handle, lock)
         yield
     finally:
         os.close(handle)
+
+
+def _sign(handle: int, lock: Path) -> None:
+    """Write who holds the lock; a full disk shows here first."""
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except OSError as error:
+        raise StorageError(_why(str(lock), error)) from error

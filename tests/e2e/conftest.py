@@ -58,3 +58,12 @@ def asd() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env=clean_env())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def reference(asd: Callable[..., subprocess.CompletedProcess[str]], study: Path, storage: Path) -> Path:
+    """The folder of an undisturbed run; what it printed lies beside it."""
+    done = asd("run", study, "name=undisturbed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (storage / "undisturbed.txt").write_text(done.stdout)
+    return storage / "undisturbed"

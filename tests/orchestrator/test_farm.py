@@ -1,0 +1,168 @@
+"""The queue that hands members to slots: nothing is lost, doubled or forgotten, whichever slots die."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import farm
+from orchestrator.config import BackendConfig, Recipe
+from orchestrator.data.labels import Vocabulary
+from orchestrator.farm import MemberQueue, Reporter, Status, Work, training_rows
+from orchestrator.members import Member
+from orchestrator.storage import Store
+
+Queue: Any = MemberQueue.__ray_metadata__.modified_class  # type: ignore[attr-defined]  # the class without Ray
+RECIPE = Recipe.model_validate({"epochs": 2, "checkpoints": [2]})
+WORK: Any = object()
+
+
+def members(number: int) -> list[Member]:
+    return [Member("mixup", seed, RECIPE, "classes", "data") for seed in range(number)]
+
+
+def seed_of(member: Member | None) -> int | None:
+    return None if member is None else member.seed
+
+
+def test_members_are_handed_out_in_order_and_each_once() -> None:
+    queue = Queue(members(3), WORK)
+    assert queue.shared() is WORK
+    assert [seed_of(queue.take("g", slot)) for slot in (0, 1)] == [0, 1]
+    queue.done(1)
+    assert seed_of(queue.take("g", 1)) == 2
+    queue.done(0)
+    queue.done(1)
+    assert [queue.take("g", slot) for slot in (0, 1)] == [None, None]
+    assert queue.status().finished == [members(3)[seed].hash for seed in (1, 0, 2)]
+    assert queue.in_flight == {}
+
+
+def test_after_a_restart_the_members_in_flight_come_first() -> None:
+    queue = Queue(members(5), WORK)
+    assert [seed_of(queue.take("first", slot)) for slot in (0, 1)] == [0, 1]
+    queue.done(0)
+    assert seed_of(queue.take("first", 0)) == 2  # in flight now: 2 on slot 0, 1 on slot 1
+    queue.progress(0, {"member": "x"}, 5)
+    assert sorted(filter(None, (seed_of(queue.take("second", slot)) for slot in (0, 1)))) == [1, 2]
+    assert queue.status().slots == {}  # what the dead slots did is not shown
+    assert [seed_of(queue.take("third", slot)) for slot in (0, 1, 2, 3, 4)].count(None) == 1
+    assert sorted(member.seed for member in queue.in_flight.values()) == [1, 2, 3, 4]
+
+
+def test_fewer_slots_after_a_restart_still_work_off_everything() -> None:
+    queue = Queue(members(4), WORK)
+    for slot in range(4):
+        queue.take("first", slot)
+    left = []
+    while member := queue.take("second", 0):
+        left.append(member.seed)
+        queue.done(0)
+    assert left == [0, 1, 2, 3]
+
+
+def test_a_failed_member_is_named_and_not_tried_again() -> None:
+    queue = Queue(members(2), WORK)
+    failed = queue.take("g", 0)
+    queue.done(0, "the loss is not finite")
+    assert seed_of(queue.take("g", 0)) == 1
+    queue.done(0)
+    assert queue.take("g", 0) is None
+    status: Status = queue.status()
+    assert status.failed == {failed.hash: "mixup seed 0: the loss is not finite"}
+    assert status.finished == [members(2)[1].hash]
+
+
+def test_progress_adds_up_and_an_idle_slot_disappears() -> None:
+    queue = Queue(members(1), WORK)
+    queue.take("g", 0)
+    queue.progress(0, {"stage": "epoch 1/2"}, 64)
+    queue.progress(0, {"stage": "epoch 2/2"}, 36)
+    assert queue.status() == Status({0: {"stage": "epoch 2/2"}}, [], {}, 100)
+    queue.done(0)
+    queue.take("g", 0)
+    assert queue.status().slots == {}
+
+
+@given(number=st.integers(0, 8), slots=st.integers(1, 4), events=st.lists(st.integers(0, 5), max_size=60))
+def test_whatever_dies_every_member_finishes_exactly_once(number: int, slots: int, events: list[int]) -> None:
+    """An event below `slots` is that slot's turn (finish what it has, take the next); any other kills all slots."""
+    queue, generation, busy = Queue(members(number), WORK), 0, set()
+
+    def turn(slot: int) -> bool:
+        if slot in busy:
+            queue.done(slot)
+            busy.remove(slot)
+        if queue.take(str(generation), slot) is not None:
+            busy.add(slot)
+        return slot in busy
+
+    for event in events:
+        if event < slots:
+            turn(event)
+        else:
+            generation, busy = generation + 1, set()
+    while turn(0):
+        pass
+    for slot in list(busy):
+        turn(slot)
+    while turn(0):
+        pass
+    assert sorted(queue.status().finished) == sorted(member.hash for member in members(number))
+    assert queue.in_flight == {}
+
+
+class Remote:
+    """Stands for an actor's method; keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def remote(self, *arguments: Any) -> None:
+        self.calls.append(arguments)
+
+
+def test_a_reporter_speaks_twice_a_second_and_loses_no_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(farm.time, "monotonic", lambda: now[0])
+    queue = type("Q", (), {"progress": Remote()})()
+    report = Reporter(queue, 1, members(1)[0])
+    for step in range(5):  # at 100.0, 100.2, ... 100.8 s
+        now[0] = 100 + step / 5
+        report("epoch 1/2", 10)
+    doing = {"member": "mixup seed 0", "stage": "epoch 1/2"}
+    assert queue.progress.calls == [(1, doing, 10), (1, doing, 30)]  # at 100.0 and 100.6
+    assert report.clips == 10  # goes with the next
+
+
+def test_steps_become_clips_passed_since_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two_epochs(*, on_step: Any, **_: Any) -> None:
+        for epoch, clips in ((1, 64), (1, 100), (2, 64), (2, 100), (3, 100), (4, 100)):
+            on_step(epoch, clips)
+
+    monkeypatch.setattr(farm, "train_member", two_epochs)
+    monkeypatch.setattr(farm, "score_member", lambda *, on_step, **_: [on_step(64), on_step(6)])
+    work = Work(Store.at("/nowhere"), pa.table({}), [], np.arange(2), np.eye(2, dtype=bool), BackendConfig())
+    told: list[tuple[str, int]] = []
+    farm.work_on(members(1)[0], work, object(), lambda stage, clips: told.append((stage, clips)))  # type: ignore[arg-type]
+    assert [clips for _, clips in told] == [64, 36, 64, 36, 100, 100, 64, 6]
+    assert [stage for stage, _ in told][-3:] == ["epoch 4/2", "scoring", "scoring"]
+
+
+def test_training_rows_and_their_labels() -> None:
+    clips = pa.table(
+        {
+            "split": ["test", "train", "train", "test", "train"],
+            "machine": ["fan", "fan", "fan", "fan", "fan"],
+            "section": ["00"] * 5,
+            "attribute": ["x", "n_A", "n_B", "y", "n_A"],
+            "domain": ["source"] * 5,
+        }
+    )
+    vocabulary = Vocabulary(("fan|00|n_A|source", "fan|00|n_B|source", "fan|00|n_C|source"))
+    work = training_rows(Store.at("/nowhere"), clips, vocabulary, BackendConfig(), [])
+    assert work.train_rows.tolist() == [1, 2, 4]
+    assert work.labels.tolist() == [[True, False, False], [False, True, False], [True, False, False]]
