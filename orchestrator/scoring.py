@@ -135,8 +135,8 @@ def few_clips_note(clips: pa.Table, config: BackendConfig) -> str | None:
         return None
     listed = ", ".join(f"{'/'.join(place)} ({count})" for place, count in few.items())
     return (
-        f"few source training clips for backend.clusters={config.clusters}: {listed}. At most as many clusters as clips "
-        "are used; clips that are their own centre score 0, so thresholds there say little"
+        f"few source training clips for backend.clusters={config.clusters}: {listed}. At most as many clusters as "
+        "clips are used; clips that are their own centre score 0, so thresholds there say little"
     )
 
 
