@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from orchestrator.data.clips import by_place
 from orchestrator.errors import DataError
-from orchestrator.scoring import by_place
 
 Scores = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from models.metrics import SectionFigures, arithmetic_mean, harmonic_mean, official_score, section_figures
+from orchestrator.data.clips import by_place
 from orchestrator.errors import StorageError, SubmissionError
-from orchestrator.scoring import by_place
 from orchestrator.storage import Store
 from orchestrator.submission import ChallengeFile, find_files, read_challenge_file
 

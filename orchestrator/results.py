@@ -14,9 +14,9 @@ from rich.text import Text
 
 from models.threshold import gamma_threshold
 from orchestrator.config import Study
+from orchestrator.data.clips import by_place
 from orchestrator.ensemble import RULES, score_matrix
 from orchestrator.evaluation import OfficialResult, evaluate_scores, official_csv
-from orchestrator.scoring import by_place
 from orchestrator.storage import Store
 from orchestrator.submission import write_challenge_files
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.backend import Backend, anomaly_scores, fit_backend
 from orchestrator.config import BackendConfig, Recipe
-from orchestrator.data.clips import fingerprint
+from orchestrator.data.clips import by_place, fingerprint
 from orchestrator.data.waves import WaveBank
 from orchestrator.errors import TrainingError
 from orchestrator.members import digest
@@ -107,13 +107,6 @@ def embed_checkpoints(
                 f"{folder.root}: the embeddings of epoch {epoch} are not finite; lower the learning rate"
             )
     return embeddings
-
-
-def by_place(clips: pa.Table) -> dict[tuple[str, str], NDArray[np.int64]]:
-    """The rows of each (machine, section), in a fixed order of places."""
-    machine, section = clips["machine"].to_numpy(zero_copy_only=False), clips["section"].to_numpy(zero_copy_only=False)
-    places = sorted(set(zip(machine.tolist(), section.tolist(), strict=True)))
-    return {place: np.flatnonzero((machine == place[0]) & (section == place[1])) for place in places}
 
 
 def _fit(embed_NE: NDArray[np.float32], clips: pa.Table, config: BackendConfig, seed: int) -> Backend:

@@ -168,6 +168,13 @@ def fingerprint(clips: pa.Table) -> str:
     return hashlib.blake2b(json.dumps(sorted(zip(*columns, strict=True))).encode(), digest_size=16).hexdigest()
 
 
+def by_place(clips: pa.Table) -> dict[tuple[str, str], NDArray[np.int64]]:
+    """The rows of each (machine, section), in a fixed order of places."""
+    machine, section = clips["machine"].to_numpy(zero_copy_only=False), clips["section"].to_numpy(zero_copy_only=False)
+    places = sorted(set(zip(machine.tolist(), section.tolist(), strict=True)))
+    return {place: np.flatnonzero((machine == place[0]) & (section == place[1])) for place in places}
+
+
 class MachineSummary(NamedTuple):
     """One machine in figures; `test` maps a domain to its numbers of (normal, anomaly, unknown) clips."""
 

@@ -99,7 +99,7 @@ def test_slots_read_the_waveforms_of_the_object_store_without_a_copy(decoded: De
                 kind: (getattr(after, kind) - getattr(self.before, kind)) / MEGABYTE for kind in ("rss", "pss", "uss")
             }
 
-    slots = [Slot.remote() for _ in range(2)]
+    slots = [Slot.remote() for _ in range(2)]  # type: ignore[attr-defined]
     one, other = ray.get([slot.read_all.remote(list(decoded.parts)) for slot in slots])
     # Only now: a shared page counts as a process's own until a second process has mapped it.
     grown = ray.get([slot.memory_mb.remote() for slot in slots])

@@ -90,7 +90,8 @@ def test_progress_adds_up_and_an_idle_slot_disappears() -> None:
 @given(number=st.integers(0, 8), slots=st.integers(1, 4), events=st.lists(st.integers(0, 5), max_size=60))
 def test_whatever_dies_every_member_finishes_exactly_once(number: int, slots: int, events: list[int]) -> None:
     """An event below `slots` is that slot's turn (finish what it has, take the next); any other kills all slots."""
-    queue, generation, busy = Queue(members(number), WORK), 0, set()
+    queue, generation = Queue(members(number), WORK), 0
+    busy: set[int] = set()
 
     def turn(slot: int) -> bool:
         if slot in busy:

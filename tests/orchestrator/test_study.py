@@ -14,7 +14,7 @@ from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.data.synth.faults import KINDS
 from orchestrator.errors import DataError
 from orchestrator.members import DONE, LAST, Member
-from orchestrator.scoring import scores_name, small_places
+from orchestrator.scoring import few_clips_note, scores_name
 from orchestrator.study import Plan, checked_clips, estimated_seconds, make_plan, study_folder
 
 RECIPE = {
@@ -207,11 +207,12 @@ def test_planning_writes_nothing(factory: Path, tmp_path: Path) -> None:
     assert study_folder(planned) == tmp_path / "results" / "s"
 
 
-def test_machines_with_few_source_clips_are_told(made: Plan) -> None:
-    notes = small_places(made.clips, made.study.backend)  # 16 clusters; 7 + 1 source clips a machine
-    assert [note.split(":")[0] for note in notes] == ["fan section 00", "gearbox section 00"]
-    assert all("8 source training clips" in note and "backend.clusters=2 would" in note for note in notes)
-    assert small_places(made.clips, made.study.backend.model_copy(update={"clusters": 4})) == []
+def test_machines_with_few_source_clips_are_named(made: Plan) -> None:
+    note = few_clips_note(made.clips, made.study.backend)  # 16 clusters; 7 source clips and a usable oddity a machine
+    assert note is not None
+    assert "backend.clusters=16: fan/00 (8), gearbox/00 (8)" in note
+    four = made.study.backend.model_copy(update={"clusters": 4})
+    assert few_clips_note(made.clips, four) is None  # two clips a cluster are enough
 
 
 def test_only_usable_rows_get_through(made: Plan, factory: Path) -> None:
