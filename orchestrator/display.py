@@ -61,13 +61,14 @@ class RunDisplay:
 
     def _headline(self, status: Status, plan: Plan) -> str:
         done = sum(map(plan.is_scored, plan.members.values()))
-        rate = self._rate()
-        left = max(0, self.total - status.clips) / rate if rate else None
         failed = f", {len(status.failed)} failed" if status.failed else ""
-        return (
-            f"{done}/{len(plan.members)} members{failed}, {rate:.0f} clips/s, "
-            f"{duration(left) + ' left' if left is not None else 'estimating the time left'}"
-        )
+        return f"{done}/{len(plan.members)} members{failed}, {self._pace(status)}"
+
+    def _pace(self, status: Status) -> str:
+        rate = self._rate()
+        if not rate:
+            return "estimating the time left" if status.clips else "starting the slots"
+        return f"{rate:.0f} clips/s, {duration(max(0, self.total - status.clips) / rate)} left"
 
     def _view(self, status: Status, plan: Plan, slots: Slots) -> Group:
         table = Table.grid(padding=(0, 2))

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -81,16 +80,6 @@ def test_a_folder_that_is_missing_or_holds_no_machine_is_refused(refused: Refuse
         assert f"no recordings found in {empty}" in message
 
 
-def test_two_files_of_one_clip_are_refused(refused: Refused, study: Path, factory: Path, tmp_path: Path) -> None:
-    shutil.copytree(factory, tmp_path / "twice")
-    clip = next((tmp_path / "twice" / "fan" / "train").glob("*.wav"))
-    shutil.copy(clip, clip.with_suffix(".flac"))
-    message = refused("run", study, f"data.root={tmp_path / 'twice'}", f"storage={tmp_path / 'out'}")
-    assert "1 clips exist twice" in message
-    assert str(clip) in message
-    assert str(clip.with_suffix(".flac")) in message
-
-
 @pytest.mark.parametrize(
     ("options", "ballast", "why"),
     [
@@ -119,8 +108,7 @@ def test_a_second_run_of_a_study_is_refused_with_the_first_ones_pid(asd: Asd, st
     with only_writer(storage / "busy"):
         second = asd("run", study, "name=busy")
     assert second.returncode == 2
-    assert f"{storage / 'busy'} is being written by pid {os.getpid()} on " in second.stderr
-    assert "Traceback" not in second.stderr
+    assert second.stderr.startswith(f"error: {storage / 'busy'} is being written by pid {os.getpid()} on ")
     assert [path.name for path in (storage / "busy").iterdir()] == ["run.lock"]
 
 
@@ -130,8 +118,7 @@ def test_a_head_that_is_not_there_ends_the_run_at_once(asd: Asd, study: Path) ->
     done = asd("run", study, "name=no-head", "cluster.address=127.0.0.1:1")
     assert time.monotonic() - started < 60  # most of it imports, on a busy machine; Ray alone needs two minutes
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "no Ray cluster at cluster.address=127.0.0.1:1" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: no Ray cluster at cluster.address=127.0.0.1:1")
 
 
 BROKEN = ("9000", "9001", "9002", "9003", "9006")  # of `plan_faults`: zero bytes, truncated, NaN, silent, no sound

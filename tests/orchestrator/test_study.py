@@ -104,6 +104,16 @@ def test_a_late_fault_is_found_although_the_rest_is_known(factory: Path, tmp_pat
         make_plan(study(root, tmp_path))
 
 
+def test_two_files_of_one_clip_are_refused(factory: Path, tmp_path: Path) -> None:
+    shutil.copytree(factory, tmp_path / "twice")
+    clip = next((tmp_path / "twice" / "fan" / "train").glob("*.wav"))
+    shutil.copy(clip, clip.with_suffix(".flac"))
+    with pytest.raises(DataError, match="1 clips exist twice; remove one file") as refusal:
+        make_plan(study(tmp_path / "twice", tmp_path))
+    for path in (clip, clip.with_suffix(".flac")):
+        assert f"  {path}\n" in f"{refusal.value}\n"
+
+
 def test_truth_labels_clips_whose_names_say_nothing_and_changes_no_score(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for file in ("train/section_00_source_train_normal_0000_n_A.wav", "test/section_00_0001.wav"):
