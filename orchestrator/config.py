@@ -161,6 +161,8 @@ class ClusterConfig(Frozen):
             raise ValueError(f"slots {self.slots}: at least 1, or auto")
         if self.gpus_per_slot != "auto" and self.gpus_per_slot < 0:
             raise ValueError(f"gpus_per_slot {self.gpus_per_slot}: 0 or more, or auto")
+        if self.gpus_per_slot != "auto" and self.gpus_per_slot > 1 and self.gpus_per_slot % 1:
+            raise ValueError(f"gpus_per_slot {self.gpus_per_slot}: a fraction of one GPU, or a whole number")
         return self
 
 

@@ -91,6 +91,14 @@ def find_slots(cluster: ClusterConfig, members: int) -> Slots:
     return Slots(min(wanted, members), cluster.cpus_per_slot, gpus)
 
 
+def busy_note(slots: Slots) -> str | None:
+    """A sentence where other work holds what the slots need: they start when it lets go, and that may take long."""
+    free = ray.available_resources()
+    needed = {"CPU": slots.number * slots.cpus, "GPU": slots.number * slots.gpus}
+    short = [f"{free.get(kind, 0):g} of {n:g} {kind}" for kind, n in needed.items() if free.get(kind, 0) < n]
+    return f"the cluster is busy: {', '.join(short)} free; training starts when the rest is" if short else None
+
+
 def _fitting(node: dict[str, float], cpus: float, gpus: float) -> int:
     by_cpu = int(node.get("CPU", 0) / cpus + 1e-6)
     if not gpus:

@@ -19,7 +19,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.loading import study_yaml
 from orchestrator.members import Member, is_done, last_epoch
 from orchestrator.results import Results, make_results, write_results
-from orchestrator.runtime import Slots, find_slots, ray_session
+from orchestrator.runtime import Slots, busy_note, find_slots, ray_session
 from orchestrator.scoring import SCORE_SCHEMA, few_clips_note, scores_name, scoring_key
 from orchestrator.storage import Store, only_writer
 
@@ -158,7 +158,7 @@ def _known_plan(study: Study, store: Store, found: pa.Table) -> Plan | None:
     known = store.read_table(CLIPS)
     stamps = ("path", "size_bytes", "mtime_ns")
     rows, old = ({tuple(row.values()) for row in table.select(stamps).to_pylist()} for table in (found, known))
-    if not rows <= old:
+    if rows != old:
         return None
     scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
     return plan_members(study, store, checked_clips(scanned, study.data))
@@ -184,6 +184,9 @@ def _decode_and_train(
     pending = plan.pending
     if pending:
         slots = find_slots(study.cluster, len(pending))
+        busy = busy_note(slots)
+        if busy:
+            say(f"note: {busy}")
         say(f"training and scoring {len(pending)} member(s) on {slots.number} slot(s)")
 
         def watch(status: Status) -> None:

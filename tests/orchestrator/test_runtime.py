@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator import runtime
 from orchestrator.config import ClusterConfig
 from orchestrator.errors import ResourceError
-from orchestrator.runtime import Slots, find_slots, ray_session, worker_environment
+from orchestrator.runtime import Slots, busy_note, find_slots, ray_session, worker_environment
 
 Node = dict[str, float]
 
@@ -126,3 +126,18 @@ def test_a_local_ray_is_started_for_a_run_and_ended_with_it(monkeypatch: pytest.
         with pytest.raises(ResourceError, match="asks for 4096 slot"):
             find_slots(ClusterConfig(slots=4096), 1)
     assert not ray.is_initialized()
+
+
+def test_a_busy_cluster_is_said_and_a_free_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 1.0})
+    told = busy_note(Slots(2, 1, 0.5))
+    assert told is not None
+    assert "1 of 2 CPU" in told
+    assert "0 of 1 GPU" in told
+    assert busy_note(Slots(1, 1, 0)) is None
+
+
+def test_gpu_shares_are_fractions_or_whole_numbers() -> None:
+    assert [ClusterConfig(gpus_per_slot=share).gpus_per_slot for share in (0.25, 1, 2)] == [0.25, 1, 2]
+    with pytest.raises(ValueError, match="a whole number"):
+        ClusterConfig(gpus_per_slot=1.5)
