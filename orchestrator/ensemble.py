@@ -18,17 +18,24 @@ Scores = NDArray[np.float64]
 
 
 def score_matrix(scores: pa.Table, members: Iterable[str], clips: pa.Table, seed: int | None = None) -> Scores:
-    """The scores of some members (of one seed, if given) as (K, N), columns in the order of `clips`."""
-    chosen = scores.filter(pc.is_in(scores["member"], pa.array(list(members), pa.string())))
+    """The scores of some members (of one seed, if given) as (K, N), columns in the order of `clips`.
+
+    Scores of other clips are left aside. DataError: a member, or one of its clips, has no finite score.
+    """
+    members = sorted(set(members))
+    ours = pc.is_in(scores["member"], pa.array(members, pa.string()))
+    chosen = scores.filter(pc.and_(ours, pc.is_in(scores["clip_id"], clips["clip_id"].combine_chunks())))
     if seed is not None:
         chosen = chosen.filter(pc.equal(chosen["seed"], seed))
+    elif missing := sorted(set(members) - set(chosen["member"].to_pylist())):
+        raise DataError(f"the scores table misses members {', '.join(missing)}; run `asd run STUDY` again")
     column = pc.index_in(chosen["clip_id"], clips["clip_id"].combine_chunks())
     keys = list(zip(chosen["member"].to_pylist(), chosen["epoch"].to_pylist(), strict=True))
     row_of = {key: row for row, key in enumerate(sorted(set(keys)))}
     matrix = np.full((len(row_of), len(clips)), np.nan)
     matrix[[row_of[key] for key in keys], column.to_numpy(zero_copy_only=False)] = chosen["score"].to_numpy()
-    if not matrix.size or np.isnan(matrix).any():
-        raise DataError("the scores table misses members or clips of this study; run `asd run STUDY` again")
+    if not matrix.size or not np.isfinite(matrix).all():
+        raise DataError("the scores table misses members or clips, or finite scores of them; run `asd run STUDY` again")
     return matrix
 
 

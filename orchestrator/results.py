@@ -98,8 +98,8 @@ def _thresholds(score_N: NDArray[np.float64], clips: pa.Table, percentile: float
     known = (split == "train") & (domain != "target")
     out = {}
     for place, rows in by_place(clips).items():
-        reference = score_N[rows][known[rows]]
-        out[place] = gamma_threshold(reference if len(reference) else score_N[rows], percentile).value
+        reference = score_N[rows][known[rows]] if known[rows].any() else score_N[rows][split[rows] == "train"]
+        out[place] = gamma_threshold(reference, percentile).value
     return out
 
 

@@ -65,11 +65,11 @@ def read_challenge_file(path: Path, faults: list[str]) -> ChallengeFile:
     line_of: dict[str, int] = {}
     decisions = path.name.startswith("decision_result")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (UnicodeDecodeError, OSError) as error:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         faults.append(f"{path}: not readable as text: {error}")
         return ChallengeFile(path, values, line_of)
-    for number, fields in enumerate(csv.reader(lines), start=1):
+    for number, fields in enumerate(rows, start=1):
         if not fields:
             continue
         name = fields[0].strip()

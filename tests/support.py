@@ -27,4 +27,4 @@ def wait_for(what: Callable[[], object], process: subprocess.Popen, seconds: flo
     while not what():
         assert process.poll() is None, f"ended too early: {process.communicate()[0]}"
         assert time.monotonic() < limit, "did not happen in time"
-        time.sleep(0.001)
+        time.sleep(0)  # a checkpoint is written in some 20 ms, which a busy machine lets a sleeper miss

@@ -90,13 +90,13 @@ def _check_header(path: Path, names: Iterable[str]) -> None:
 
 def _add(rows: Rows, raw: dict, **flags: tuple[str, dict[str, bool]]) -> str | None:
     """Add one row, each flag read from its column by its words; returns what is wrong with the row, if anything."""
-    found = {name: words.get((raw[column] or "").strip().lower()) for name, (column, words) in flags.items()}
+    found = {name: words.get(_word(raw[column]).lower()) for name, (column, words) in flags.items()}
     bad = [
         f"{column} is {raw[column]!r}; valid: {' or '.join(list(words)[:2])}"
         for name, (column, words) in flags.items()
         if found[name] is None
     ]
-    key = ((raw["machine"] or "").strip(), (raw["file_name"] or "").strip())
+    key = (_word(raw["machine"]), _word(raw["file_name"]))
     bad += [f"{column} is empty" for column, value in zip(("machine", "file_name"), key, strict=True) if not value]
     if key in rows:
         bad.append(f"machine, file_name: {'/'.join(key)} occurs twice")
@@ -104,6 +104,11 @@ def _add(rows: Rows, raw: dict, **flags: tuple[str, dict[str, bool]]) -> str | N
         return "; ".join(bad)
     rows[key] = {"machine": key[0], "file_name": key[1], **found}
     return None
+
+
+def _word(cell: object) -> str:
+    """A cell as text: a short line of a CSV lacks some, a foreign Parquet file may hold numbers."""
+    return "" if cell is None else str(cell).strip()
 
 
 def _table(rows: Rows, faults: list[str], empty: str) -> pa.Table:

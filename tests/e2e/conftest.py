@@ -17,6 +17,7 @@ seeds: 2
 recipe:
   clip_seconds: 1.0
   branches: [{kind: stft, n_fft: 512}, {kind: stft, n_fft: 128, tmn: false}]
+  embedding_dim: 2048         # large checkpoints, so that a kill can hit one being written
   batch_size: 8
   epochs: 4
   checkpoints: [3, 4]

@@ -57,10 +57,11 @@ def test_a_driver_killed_twice_goes_on_with_the_same_scores(
     process = start(study, "driver-killed")
     wait_for(lambda: any(members.glob("*/.last.pt.*.part")), process)  # while a checkpoint is being written
     kill(process)
-    assert not list(members.glob("*/done.json"))
+    before = len(list(members.glob("*/done.json")))
+    assert before < 4
 
     process = start(study, "driver-killed")
-    wait_for(lambda: any(members.glob("*/done.json")), process)  # between two members
+    wait_for(lambda: len(list(members.glob("*/done.json"))) > before, process)  # between two members
     kill(process)
     first = {path: path.stat().st_mtime_ns for path in members.glob("*/done.json")}
     assert first

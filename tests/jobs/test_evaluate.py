@@ -1,14 +1,16 @@
 """`asd evaluate` as a user meets it."""
 
+import csv
 import subprocess
 import sys
 
 import pytest
 import typer
+from support import ROOT
 from typer.testing import CliRunner
 
 from jobs.evaluate import evaluate
-from orchestrator.errors import StorageError, SubmissionError
+from orchestrator.errors import DataError, StorageError, SubmissionError
 
 OFFICIAL = {
     "challenge_team_1": "46.46",
@@ -60,6 +62,20 @@ def test_a_machines_row_is_that_of_the_official_scorer(shared):
     assert "AirCompressor" not in result.output
 
 
+def test_the_csv_is_that_of_the_official_scorer(shared, tmp_path):
+    """Every line but the one on confidence, down to the last printed digits."""
+    folder, truth = shared / "golden/scores/challenge_team_1", shared / "golden/dcase2024_eval_ground_truth.csv"
+    result = invoke(folder, "--truth", truth, "--csv", tmp_path / "ours.csv")
+    assert result.exit_code == 0, result.output
+    theirs = [line for line in csv.reader((folder / "official_result.csv").open()) if "official score ci95" not in line]
+    ours = list(csv.reader((tmp_path / "ours.csv").open()))
+    assert [cells(line) for line in ours] == [cells(line) for line in theirs]
+
+
+def cells(line: list[str]) -> list[object]:
+    return [pytest.approx(float(cell), abs=1e-9) if "." in cell else cell for cell in line]
+
+
 def test_absent_figures_are_said(small):
     result = invoke(*small)
     assert result.exit_code == 0, result.output
@@ -87,6 +103,29 @@ def test_faults_reach_the_user(small):
     result = invoke(*small)
     assert isinstance(result.exception, SubmissionError)
     assert str(result.exception) == f"1 fault(s) in {small[0]}:\n{path}:1: 'one' is not a number"
+
+
+def test_a_wrong_folder_truth_or_machine_is_answered_with_a_right_one(small, tmp_path):
+    folder, *truth = small
+    wrong = [
+        ((tmp_path / "absent", *truth), SubmissionError, "no folder"),
+        ((tmp_path, *truth), SubmissionError, "no anomaly_score_fan_section_<nn>_test.csv"),
+        ((folder, "--truth", tmp_path / "absent.csv"), DataError, "no truth at"),
+        ((folder, *truth, "--machines", "fam"), SubmissionError, "--machines fam: not in the truth, which has fan"),
+        ((*small, "--csv", tmp_path), StorageError, "is a folder; name a file in it"),
+    ]
+    for arguments, kind, said in wrong:
+        error = invoke(*arguments).exception
+        assert isinstance(error, kind)
+        assert said in str(error)
+
+
+def test_a_fault_is_a_message_and_exit_code_2(small):
+    """As a process of its own: a user sees no traceback."""
+    command = [sys.executable, "-m", "jobs", "evaluate", *map(str, small), "--machines", "fam"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: --machines fam: not in the truth, which has fan\n"
 
 
 def test_importing_the_job_loads_nothing_heavy():

@@ -72,6 +72,8 @@ def test_figures_without_their_clips_are_absent():
     assert only_source.auc_target is None
     assert only_source.target is None
     assert only_source.absent == ["AUC target"]
+    assert only_source.auc_source is not None
+    assert only_source.pauc is not None
     assert only_source.hmean == pytest.approx(2 / (1 / only_source.auc_source + 1 / only_source.pauc))
     no_anomaly = section_figures(np.zeros(6, dtype=bool), TARGET, SCORE, DECISION)
     assert no_anomaly == SectionFigures(None, None, None, None, None, None)
@@ -113,6 +115,33 @@ def test_domain_auc_counts_pairs(anomaly, target, score):
         assert got == pytest.approx(pairs_auc(normal, score[anomaly]))
 
 
+def counted_partial_auc(normal, anomalous, limit=0.1) -> float:
+    """pAUC by walking down the scores: trapezoids between false positive rates 0 and `limit`, then standardised."""
+    area, fpr, tpr = 0.0, 0.0, 0.0
+    for threshold in sorted({*normal, *anomalous}, reverse=True):
+        next_fpr = sum(n >= threshold for n in normal) / len(normal)
+        next_tpr = sum(a >= threshold for a in anomalous) / len(anomalous)
+        if next_fpr > limit:  # the last trapezoid is cut at the limit, where the curve is a straight line
+            at_limit = tpr + (next_tpr - tpr) * (limit - fpr) / (next_fpr - fpr)
+            area += (limit - fpr) * (tpr + at_limit) / 2
+            break
+        area += (next_fpr - fpr) * (tpr + next_tpr) / 2
+        fpr, tpr = next_fpr, next_tpr
+    chance = limit**2 / 2
+    return 0.5 * (1 + (area - chance) / (limit - chance))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(flags(40), npst.arrays(float, 40, elements=st.integers(-6, 6).map(float)))
+def test_partial_auc_counts_trapezoids(anomaly, score):
+    """Scores of 13 values only, so most are tied; more than 20 normals give several points below the limit."""
+    got = partial_auc(anomaly, score)
+    if not anomaly.any() or anomaly.all():
+        assert got is None
+    else:
+        assert got == pytest.approx(counted_partial_auc(score[~anomaly], score[anomaly]))
+
+
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(flags(10), flags(10), npst.arrays(float, 10, elements=st.floats(-5, 5, width=16)))
 def test_figures_depend_on_order_only_and_lie_in_range(anomaly, target, score):
@@ -135,6 +164,9 @@ def test_decision_figures_agree_with_scikit_learn(anomaly, decision):
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=9))
 def test_the_harmonic_mean_lies_between_the_smallest_and_the_arithmetic_mean(values):
-    mean = harmonic_mean(values)
-    assert min(values) - 1e-12 <= mean <= arithmetic_mean(values) + 1e-12
-    assert math.isclose(harmonic_mean([values[0]] * 5), values[0])
+    harmonic, arithmetic, equal = harmonic_mean(values), arithmetic_mean(values), harmonic_mean([values[0]] * 5)
+    assert harmonic is not None
+    assert arithmetic is not None
+    assert equal is not None
+    assert min(values) - 1e-12 <= harmonic <= arithmetic + 1e-12
+    assert math.isclose(equal, values[0])

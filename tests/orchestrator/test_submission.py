@@ -113,7 +113,14 @@ def test_decisions_are_0_or_1(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"", "no lines"), (b"\xff\xfe\x00", "not readable as text")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no lines"),
+        (b"\xff\xfe\x00", "not readable as text"),
+        (b"x" * 200_000, "not readable as text: field larger than field limit"),
+    ],
+)
 def test_a_file_without_lines_is_one_fault(tmp_path, content, said):
     file, faults = read_text(tmp_path, content)
     assert file.values == {}
