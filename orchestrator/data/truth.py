@@ -48,19 +48,22 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _clip_columns(path: Path) -> list[str]:
-    missing = [name for name in CLIP_COLUMNS if name not in pq.read_schema(path).names]
+    there = pq.read_schema(path).names
+    missing = [name for name in CLIP_COLUMNS if name not in there]
     if missing:
         raise DataError(
             f"{path}: no column {', '.join(missing)}; a clip table is what `asd scan ROOT --out {path}` writes"
         )
-    return list(CLIP_COLUMNS)
+    return [*CLIP_COLUMNS, *(["problem"] if "problem" in there else [])]
 
 
 def _from_clips(path: Path, clips: pa.Table) -> pa.Table:
     rows: Rows = {}
     faults = []
     for number, row in enumerate(clips.to_pylist()):
-        if row["split"] == "test" and row["label"] != "unknown":
+        if (
+            row["split"] == "test" and row["label"] != "unknown" and not row.get("problem")
+        ):  # a broken clip has no score
             fault = _add(rows, row, is_anomaly=("label", LABELS), is_target=("domain", DOMAINS))
             faults += [f"{path}: row {number}: {fault}"] if fault else []
     empty = f"{path}: no test clip there has a known label; give a CSV of {', '.join(TRUTH_SCHEMA.names)}"

@@ -1,6 +1,7 @@
 """The truth of test clips: from a table, a clip table or file names, with every wrong line named."""
 
 import csv
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -190,3 +191,10 @@ def test_a_folder_whose_names_tell_nothing(tmp_path):
 def test_a_folder_without_recordings(tmp_path):
     with pytest.raises(DataError, match=str(tmp_path)):
         read_truth(tmp_path)
+
+
+def test_a_broken_clip_of_a_clip_table_is_not_expected_to_have_a_score(tmp_path: Path) -> None:
+    row = {"machine": "fan", "split": "test", "label": "normal", "domain": "source"}
+    rows = [row | {"file_name": "a.wav", "problem": ""}, row | {"file_name": "b.wav", "problem": "empty file"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "clips.parquet")
+    assert read_truth(tmp_path / "clips.parquet")["file_name"].to_pylist() == ["a.wav"]
