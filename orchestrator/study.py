@@ -64,27 +64,25 @@ class Plan(NamedTuple):
         epoch = last_epoch(folder)
         return f"resume at epoch {epoch + 1}" if epoch else "to train"
 
+    def work_left(self, member: Member) -> tuple[int, int]:
+        """What a pending member still needs, in clips: passes of training (once per epoch), and clips to score."""
+        folder = member.folder(self.store)
+        epochs = 0 if is_done(folder) else member.recipe.epochs - last_epoch(folder)
+        return epochs * pc.sum(pc.equal(self.clips["split"], "train")).as_py(), len(self.clips)
+
     def clip_passes(self) -> int:
-        """The work left, in clips through a network: training counts once per epoch, scoring once per member."""
-        train = pc.sum(pc.equal(self.clips["split"], "train")).as_py()
-        total = 0
-        for member in self.pending:
-            folder = member.folder(self.store)
-            left = 0 if is_done(folder) else member.recipe.epochs - last_epoch(folder)
-            total += left * train + len(self.clips)
-        return total
+        """The work left in all, in clips through a network; a scored clip counts once, whatever the checkpoints."""
+        return sum(sum(self.work_left(member)) for member in self.pending)
 
 
 def estimated_seconds(plan: Plan) -> float:
-    """The pending work on one core, from what one core of 2025 did with the paper's network (stated, not promised)."""
-    train = pc.sum(pc.equal(plan.clips["split"], "train")).as_py()
+    """The pending work on one core, from rates measured with the paper's network on one core; a rough guide."""
     seconds = 0.0
     for member in plan.pending:
-        folder, recipe = member.folder(plan.store), member.recipe
-        epochs = 0 if is_done(folder) else recipe.epochs - last_epoch(folder)
-        share = len(recipe.branches) / 3 * recipe.clip_seconds
-        seconds += share * (epochs * train / AUDIO_PER_SECOND_TRAINING)
-        seconds += share * len(recipe.checkpoints) * len(plan.clips) / AUDIO_PER_SECOND_SCORING
+        train, score = plan.work_left(member)
+        audio_seconds = len(member.recipe.branches) / 3 * member.recipe.clip_seconds
+        seconds += audio_seconds * train / AUDIO_PER_SECOND_TRAINING
+        seconds += audio_seconds * score * len(member.recipe.checkpoints) / AUDIO_PER_SECOND_SCORING
     return seconds
 
 
