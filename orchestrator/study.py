@@ -170,7 +170,11 @@ def _decode_and_train(
     say: Callable[[str], None],
     on_status: Callable[[Status, Plan, Slots], None],
 ) -> Plan:
-    find_slots(study.cluster, 1)  # too few resources: say so before an hour of decoding
+    # Too few resources: say so before an hour of decoding, and before our own tasks hold any.
+    wished = find_slots(study.cluster, len(study.groups) * len(study.seeds))
+    busy = busy_note(wished)
+    if busy:
+        say(f"note: {busy}")
     say(f"decoding {len(found)} recordings on {study.cluster.address or 'a local Ray'}")
     decoded = decode_on_ray(found, study.data.min_seconds)
     plan = plan_members(study, store, checked_clips(decoded.clips, study.data))
@@ -182,9 +186,6 @@ def _decode_and_train(
     pending = plan.pending
     if pending:
         slots = find_slots(study.cluster, len(pending))
-        busy = busy_note(slots)
-        if busy:
-            say(f"note: {busy}")
         say(f"training and scoring {len(pending)} member(s) on {slots.number} slot(s)")
 
         def watch(status: Status) -> None:

@@ -22,6 +22,7 @@ def test_the_demo_goes_from_nothing_to_a_table_of_four_systems(asd: Callable, tm
     demo = ROOT / "configs" / "studies" / "demo.yaml"
     done = asd("run", demo, f"data.root={tmp_path}/factory", f"storage={tmp_path}/results", *SHORT, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "busy" not in done.stdout, "our own tasks were taken for somebody else's"
     rows = table(tmp_path / "results" / "demo")
     assert [row["system"] for row in rows] == ["FeatEx+Mixup", "MR+SL+Mixup", "MR+SL+Cutmix", "MR+SL+(Mixup, Cutmix)"]
     assert [row["scores"] for row in rows] == ["1", "1", "1", "2"]
