@@ -4,6 +4,8 @@ import sys
 
 import typer
 
+from jobs.compare import compare
+from jobs.coreset import coreset
 from jobs.evaluate import evaluate
 from jobs.plan import plan
 from jobs.run import run
@@ -18,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for job in (synth, scan, plan, run, train, evaluate):
+for job in (synth, scan, plan, run, train, coreset, evaluate, compare):
     app.command()(job)
 
 

@@ -16,26 +16,30 @@ def plan(
     """List a study's members and what is left to do; nothing is written or started."""
     from orchestrator.display import duration
     from orchestrator.loading import load_study
-    from orchestrator.study import estimated_seconds, make_plan
+    from orchestrator.plan import estimated_seconds, make_plan, scores_of
 
     console = terminal()
     made = make_plan(load_study(study, overrides or []))
     train = sum(split == "train" for split in made.clips["split"].to_pylist())
     console.print(
-        f"{made.study.name}: {len(made.clips)} clips ({train} for training), {len(made.vocabulary)} classes, "
+        f"{made.study.name}: {len(made.clips)} clips ({train} for training), "
         f"{len(made.members)} members, {len(made.study.systems)} systems",
         highlight=False,
         markup=False,
     )
-    table = Table("member", "group", "seed", "epochs", "state")
+    table = Table("member", "group", "machine", "seed", "epochs", "classes", "state")
     for member in made.members.values():
-        table.add_row(member.hash, member.group, str(member.seed), str(member.recipe.epochs), made.state(member))
+        labels = made.label_sets.get(member.classes)
+        classes = str(len(labels.classes)) if labels else ""
+        shown = (member.hash, member.group, member.machine, str(member.seed), str(member.recipe.epochs), classes)
+        table.add_row(*shown, made.state(member))
+    for group, stage in made.waiting.items():
+        recipe = made.study.groups[group]
+        table.add_row("", group, "", str(len(made.study.seeds)), str(recipe.epochs), "", f"waits for {stage}")
     console.print(table)
     for name, system in made.study.systems.items():
-        scores = sum(len(made.study.groups[g].checkpoints) * len(made.study.seeds) for g in system.groups)
-        console.print(f"  {name}: mean of {scores} scores from {', '.join(system.groups)}")
-    passes = made.clip_passes()
-    if passes:
+        console.print(f"  {name}: mean of {scores_of(made.study, name)} score(s) from {', '.join(system.groups)}")
+    if made.pending or made.waiting:
         seconds = duration(estimated_seconds(made))
-        console.print(f"left: {passes} clip passes, very roughly {seconds} on one CPU core")
+        console.print(f"left: very roughly {seconds} on one CPU core")
     console.print(f"next: asd run {' '.join([str(study), *(overrides or [])])}")

@@ -18,27 +18,32 @@ def run(
     """Train, score and compare everything a study names; run it again to go on after any interruption."""
     from orchestrator.display import RunDisplay, duration
     from orchestrator.loading import load_study
+    from orchestrator.plan import study_folder
     from orchestrator.results import results_table
-    from orchestrator.study import run_study, study_folder
+    from orchestrator.study import run_study
 
     started = time.monotonic()
     checked = load_study(study, overrides or [])
     console = terminal()
     with RunDisplay(console) as display:
-        outcome = run_study(checked, say=display.say, on_status=display)
+        outcome = run_study(checked, display)
     console.print(results_table(outcome.results))
     folder = study_folder(checked)
+    labelled, external = ((folder / name).is_dir() for name in ("pseudo_labels", "core_set"))
     console.print(f"finished in {duration(time.monotonic() - started)}; everything is in {folder}:")
     for name, what in (
         ("results.md", "the table above; results.csv for programs"),
         ("systems/<row>/", "challenge files, decisions, official_result.csv and thresholds of each row"),
         ("scores.parquet", "every member's score of every clip at every checkpoint"),
         ("members/", "checkpoints and backends; reused by the next run"),
+        *([("pseudo_labels/", "labels of machines without attributes, with pictures")] if labelled else []),
+        *([("core_set/", "the external clips that were chosen, and why the others were not")] if external else []),
     ):
         console.print(f"  {name:<16} {what}")
     console.print("next:")
     first = next(iter(checked.systems))
     for hint in (
+        f"asd compare {folder}",
         f"asd evaluate {folder}/systems/{first} --truth {folder}/clips.parquet",
         f"asd run {study} {' '.join([*(overrides or []), 'name=my-study'])} recipe.learning_rate=0.0005",
         outcome.tracking_page,

@@ -22,8 +22,8 @@ def train(
 
     console = terminal()
 
-    def epoch_line(stage: str, clips: int) -> None:
-        console.print(f"{stage}: {clips} clips")
+    def epoch_line(stage: str, clips: float) -> None:
+        console.print(f"{stage}: {clips:.0f} clips")
 
     folder = train_single(load_study(study, overrides or []), group, seed, device, threads, epoch_line)
     console.print(f"the member is in {folder}")

@@ -3,114 +3,31 @@
 Validation answers all mistakes at once (`orchestrator.loading`); nothing here touches disk or Ray.
 """
 
-import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from models.extractor import Branch, min_clip_seconds
+from orchestrator.data.audioset_classes import CANDIDATE_CLASSES
+from orchestrator.recipes import EncoderRecipe, ExtractorRecipe, Frozen, GroupRecipe, Name
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class Frozen(BaseModel):
-    """Immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DftBranchConfig(Frozen):
-    """The amplitude spectrum of the whole clip (f1)."""
-
-    kind: Literal["dft"]
-
-    def as_branch(self) -> Branch:
-        return Branch()
-
-
-class StftBranchConfig(Frozen):
-    """An amplitude spectrogram (f2: 4096 points, f3: 128 points)."""
-
-    kind: Literal["stft"]
-    n_fft: int = Field(ge=128, le=16384, multiple_of=2, description="window length in samples; the hop is half of it")
-    tmn: bool = Field(True, description="subtract each bin's temporal mean (spec §3; the paper is ambiguous)")
-
-    def as_branch(self) -> Branch:
-        return Branch(self.n_fft, self.tmn)
-
-
-BranchConfig = Annotated[DftBranchConfig | StftBranchConfig, Field(discriminator="kind")]
-
-
-class Augmentation(Frozen):
-    """What happens to training clips; mixup and cutmix are trained apart and averaged (paper §3.1.3)."""
-
-    kind: Literal["mixup", "cutmix", "none"] = "mixup"
-    probability: Probability | None = Field(None, description="share of clips; unset: 0.5 for mixup, 0.75 for cutmix")
-
-    def chance(self) -> float:
-        """The probability in force."""
-        default = {"mixup": 0.5, "cutmix": 0.75, "none": 0.0}[self.kind]
-        return default if self.probability is None else self.probability
-
-
-class Recipe(Frozen):
-    """How one extractor is trained; with a seed, the labels and the data it is a member's whole identity."""
-
-    kind: Literal["extractor"] = "extractor"
-    clip_seconds: float = Field(18.0, gt=0, le=120, description="every clip is tiled or cropped to this (spec §2)")
-    branches: tuple[BranchConfig, ...] = Field(
-        (
-            DftBranchConfig(kind="dft"),
-            StftBranchConfig(kind="stft", n_fft=4096),
-            StftBranchConfig(kind="stft", n_fft=128),
-        ),
-        min_length=1,
-    )
-    embedding_dim: int = Field(128, ge=2, le=4096, description="D, size of one branch's embedding")
-    auxiliary_loss: Literal["subspace", "featex", "none"] = Field("subspace", description="paper eq. 7, or eq. 4")
-    featex_probability: Probability = Field(
-        0.5, description="share of clips whose branches are exchanged (FeatEx only)"
-    )
-    sub_clusters: int = Field(16, ge=1, le=256, description="S, centres per class")
-    adaptive_scale: bool = Field(False, description="adapt the scale of SCAC; the paper keeps it fixed")
-    augmentation: Augmentation = Augmentation()
-    batch_size: int = Field(64, ge=2, le=4096, description="clips")
-    epochs: int = Field(18, ge=1, le=10000)
-    checkpoints: tuple[int, ...] = Field((14, 16, 18), min_length=1, description="epochs after which scores are taken")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of AdamW, constant")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="of AdamW")
-    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the networks; FFTs stay float32")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Recipe":
-        late = [epoch for epoch in self.checkpoints if not 1 <= epoch <= self.epochs]
-        if late:
-            raise ValueError(
-                f"checkpoints {late} lie outside epochs 1..{self.epochs}; set both `epochs` and `checkpoints`"
-            )
-        if list(self.checkpoints) != sorted(set(self.checkpoints)):
-            raise ValueError(f"checkpoints {list(self.checkpoints)} must increase")
-        shortest = max(min_clip_seconds(branch.as_branch()) for branch in self.branches)
-        if self.clip_seconds < shortest:
-            shortest = math.ceil(shortest * 100) / 100
-            raise ValueError(f"clip_seconds {self.clip_seconds} is too short for its branches: at least {shortest}")
-        if self.adaptive_scale and self.auxiliary_loss == "featex":
-            raise ValueError("adaptive_scale is not defined for auxiliary_loss featex; use subspace or none")
-        if self.auxiliary_loss == "featex" and len(self.branches) < 2:
-            raise ValueError("auxiliary_loss featex exchanges branches, so at least 2 are needed")
-        return self
+SCORES = {"extractor": ("distance",), "autoencoder": ("mse", "mahalanobis")}  # what a recipe's members give
 
 
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+def _as_official(value: object) -> object:
+    return {"official": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 class DataConfig(Frozen):
     """Where the recordings are and what is tolerated."""
 
-    root: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+    root: Paths = Field(
         min_length=1, description="folder(s) of <machine>/train and <machine>/test; several are read as one data set"
     )
     truth: str | None = Field(
@@ -127,12 +44,69 @@ class BackendConfig(Frozen):
     n_init: int = Field(10, ge=1, le=100, description="k-means restarts")
 
 
+class PseudoLabelConfig(Frozen):
+    """How machines without attributes are labelled (paper §3.2, Algorithm 1, spec §10)."""
+
+    method: Literal["bottom_up", "mixture"] = Field(
+        "bottom_up", description="Algorithm 1, or a Gaussian mixture by BIC"
+    )
+    clusters: int = Field(16, ge=1, le=256, description="k of k-means in both spaces, or the most components")
+    threshold: float = Field(0.95, ge=0, lt=1, description="theta: a cluster must lie in another by more than this")
+    n_init: int = Field(10, ge=1, le=100, description="k-means restarts")
+    domains: Literal["together", "apart"] = Field("together", description="cluster source and target together or apart")
+    seeds: tuple[int, int] = Field((0, 1), description="of the two encoders: reference space, then target space")
+    encoder: EncoderRecipe = EncoderRecipe()
+    truth: str | None = Field(
+        None, description="CSV of machine,file_name,true_attribute: judges the labels, is never trained on"
+    )
+
+
+class ExternalSource(Frozen):
+    """Audio that is no recording of our machines: Parquet shards in AudioSet's public schema, or files with a CSV."""
+
+    parquet: Paths = Field((), description="shards, folders of shards or patterns such as data/audioset/*.parquet")
+    audio: str | None = Field(None, description="folder of files named by AudioSet's video id")
+    segments: str | None = Field(None, description="AudioSet's segments CSV, which gives the classes of `audio`")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "ExternalSource":
+        if bool(self.parquet) == bool(self.audio):
+            raise ValueError("give either `parquet`, or `audio` with `segments`")
+        if bool(self.audio) != bool(self.segments):
+            raise ValueError("`audio` and `segments` belong together")
+        return self
+
+
+class CoreSetConfig(Frozen):
+    """Which external clips join the training (paper §3.3, Algorithm 2, spec §11)."""
+
+    sources: tuple[ExternalSource, ...] = Field(min_length=1)
+    group: Name = Field(description="h: the group whose seeds' mean score chooses; the report: row 7's mixup group")
+    epoch: int | None = Field(None, ge=1, description="checkpoint of h; unset: the group's last")
+    classes: tuple[str, ...] = Field(
+        tuple(CANDIDATE_CLASSES), min_length=1, description="candidate classes: AudioSet display names or mids"
+    )
+    class_list: str | None = Field(
+        None, description="AudioSet's class_labels_indices.csv; needed for names outside the default list"
+    )
+    percentile: float = Field(100.0, gt=0, le=100, description="q: of h on the original training clips, the limit")
+    most: int = Field(100, ge=1, le=100_000, description="n_max: clips kept at most")
+    per: Literal["machine", "pool"] = Field("machine", description="n_max and limit for each machine, or over all")
+    min_seconds: float = Field(0.5, gt=0, le=60, description="shorter candidates are left out")
+
+
 class SystemConfig(Frozen):
     """A row of the results: the mean over the scores of its groups' members."""
 
     groups: tuple[Name, ...] = Field(min_length=1)
+    score: Literal["distance", "mse", "mahalanobis"] | None = Field(
+        None, description="distance for extractors; mse (the default there) or mahalanobis for autoencoders"
+    )
     title: str = Field("", max_length=120, description="how tables call it; unset: its key")
-    published: float | None = Field(None, ge=0, le=100, description="official score in the report's Table 1, percent")
+    id: str = Field("", max_length=20, description="the submission's number in the report's Table 1")
+    published: Annotated[dict[str, Annotated[float, Field(ge=0, le=100)]], BeforeValidator(_as_official)] = Field(
+        {}, description="the report's Table 1, percent: `official` and machines; a number is the official score"
+    )
 
 
 class EnsembleConfig(Frozen):
@@ -188,9 +162,11 @@ class Study(Frozen):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31)], ...], BeforeValidator(_as_seeds)] = Field(
         (0, 1, 2, 3, 4), min_length=1, description="a list, or a number N for seeds 0..N-1"
     )
-    groups: dict[Name, Recipe] = Field(min_length=1, description="a recipe each, trained once per seed")
+    groups: dict[Name, GroupRecipe] = Field(min_length=1, description="a recipe each, trained once per seed")
     systems: dict[Name, SystemConfig] = Field(min_length=1)
     backend: BackendConfig = BackendConfig()
+    pseudo_labels: PseudoLabelConfig = PseudoLabelConfig()
+    core_set: CoreSetConfig | None = None
     ensemble: EnsembleConfig = EnsembleConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -200,9 +176,44 @@ class Study(Frozen):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat")
         for name, system in self.systems.items():
-            missing = [group for group in system.groups if group not in self.groups]
-            if missing:
-                raise ValueError(f"systems.{name}.groups: {missing} not among the groups {sorted(self.groups)}")
-            if len(set(system.groups)) != len(system.groups):
-                raise ValueError(f"systems.{name}.groups: {list(system.groups)} repeat")
+            self._check_system(f"systems.{name}", system)
+        if users := [name for name, recipe in self.groups.items() if uses_core_set(recipe)]:
+            self._check_core_set(users)
         return self
+
+    def _check_system(self, place: str, system: SystemConfig) -> None:
+        missing = [group for group in system.groups if group not in self.groups]
+        if missing:
+            raise ValueError(f"{place}.groups: {missing} not among the groups {sorted(self.groups)}")
+        if len(set(system.groups)) != len(system.groups):
+            raise ValueError(f"{place}.groups: {list(system.groups)} repeat")
+        kinds = sorted({self.groups[group].kind for group in system.groups})
+        if len(kinds) > 1:
+            raise ValueError(f"{place}.groups: scores of {' and '.join(kinds)} have no common scale")
+        if system.score is not None and system.score not in SCORES[kinds[0]]:
+            raise ValueError(f"{place}.score: {kinds[0]} groups give {' or '.join(SCORES[kinds[0]])}")
+
+    def _check_core_set(self, users: list[str]) -> None:
+        if self.core_set is None:
+            raise ValueError(f"groups {users} use a core-set; add a `core_set` block with `sources` and `group`")
+        chooser = self.groups.get(self.core_set.group)
+        if not isinstance(chooser, ExtractorRecipe) or chooser.core_set:
+            valid = [n for n, r in self.groups.items() if isinstance(r, ExtractorRecipe) and not r.core_set]
+            raise ValueError(f"core_set.group: {self.core_set.group!r} must be an extractor without core-set: {valid}")
+        if self.core_set.epoch not in (None, *chooser.checkpoints):
+            raise ValueError(f"core_set.epoch: {self.core_set.epoch} is no checkpoint of {self.core_set.group}")
+
+    def score_of(self, system: str) -> str:
+        """Which of its members' scores a system averages."""
+        config = self.systems[system]
+        return config.score or SCORES[self.groups[config.groups[0]].kind][0]
+
+
+def uses_core_set(recipe: GroupRecipe) -> bool:
+    """Whether members of this recipe wait for external audio."""
+    return isinstance(recipe, ExtractorRecipe) and recipe.core_set
+
+
+def uses_pseudo_labels(recipe: GroupRecipe) -> bool:
+    """Whether members of this recipe wait for the labels of machines without attributes."""
+    return isinstance(recipe, ExtractorRecipe) and recipe.pseudo_labels

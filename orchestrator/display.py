@@ -8,9 +8,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.external_ledger import Progress
 from orchestrator.farm import Status
+from orchestrator.plan import Plan
 from orchestrator.runtime import Slots
-from orchestrator.study import Plan
 
 LINE_EVERY_SECONDS = 15.0
 RATE_WINDOW_SECONDS = 60.0
@@ -18,14 +19,16 @@ FIRST_ESTIMATE_SECONDS = 8.0
 
 
 class RunDisplay:
-    """Call it with each status of the farm; use it as a context so that the terminal is given back."""
+    """The view of a run; use it as a context so that the terminal is given back."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live: Live | None = None
-        self.samples: list[tuple[float, int]] = []
-        self.total = 0
+        self.samples: list[tuple[float, float]] = []
+        self.total = 0.0
+        self.plan: Plan | None = None
         self.line_at = 0.0
+        self.external_from: tuple[float, int, int] | None = None  # time, shards, candidates at the first news
 
     def __enter__(self) -> "RunDisplay":
         return self
@@ -37,10 +40,11 @@ class RunDisplay:
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    def __call__(self, status: Status, plan: Plan, slots: Slots) -> None:
+    def members(self, status: Status, plan: Plan, slots: Slots) -> None:
+        """Show the farm: every slot's member, and how the whole goes on."""
         now = time.monotonic()
-        if not self.total:
-            self.total = plan.clip_passes() + status.clips
+        if plan is not self.plan:  # the next stage
+            self.plan, self.samples, self.total = plan, [], plan.clip_passes() + status.clips
         if status.clips:  # slots that are still starting say nothing about the rate
             self.samples = [s for s in self.samples if now - s[0] < RATE_WINDOW_SECONDS] + [(now, status.clips)]
         if self.console.is_terminal:
@@ -52,6 +56,30 @@ class RunDisplay:
             self.line_at = now
             self.say(self._headline(status, plan))
 
+    def external(self, progress: Progress) -> None:
+        """Show how the scoring of external audio goes on."""
+        now = time.monotonic()
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+        self.external_from = self.external_from or (now, progress.shards_done, progress.candidates)
+        last = progress.shards_done == progress.shards
+        if now - self.line_at > (1.0 if self.console.is_terminal else LINE_EVERY_SECONDS) or last:
+            self.line_at = now
+            self.say(self._external_line(progress, now))
+
+    def _external_line(self, progress: Progress, now: float) -> str:
+        assert self.external_from is not None
+        since, shards, candidates = self.external_from
+        seconds, done = now - since, progress.shards_done - shards
+        rate = f", {(progress.candidates - candidates) / seconds:.0f} clips/s" if seconds > 1 else ""
+        left = (progress.shards - progress.shards_done) * seconds / done if done else 0.0
+        time_left = f", {duration(left)} left" if left else ""
+        return (
+            f"external audio: {progress.shards_done}/{progress.shards} shards, {progress.candidates} candidates scored"
+            f"{rate}, {progress.kept} kept so far, {progress.problems} not decodable{time_left}"
+        )
+
     def _rate(self) -> float:
         """Clips per second of the last minute; 0 until there are some seconds to judge by."""
         if not self.samples:
@@ -60,7 +88,7 @@ class RunDisplay:
         return (after - before) / (last - first) if last - first >= FIRST_ESTIMATE_SECONDS else 0.0
 
     def _headline(self, status: Status, plan: Plan) -> str:
-        done = sum(map(plan.is_scored, plan.members.values()))
+        done = sum(map(plan.is_through, plan.members.values()))
         failed = f", {len(status.failed)} failed" if status.failed else ""
         return f"{done}/{len(plan.members)} members{failed}, {self._pace(status)}"
 

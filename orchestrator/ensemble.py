@@ -13,29 +13,35 @@ from scipy.stats import rankdata
 
 from orchestrator.data.clips import by_place
 from orchestrator.errors import DataError
+from orchestrator.members import Member
 
 Scores = NDArray[np.float64]
 
 
-def score_matrix(scores: pa.Table, members: Iterable[str], clips: pa.Table, seed: int | None = None) -> Scores:
-    """The scores of some members (of one seed, if given) as (K, N), columns in the order of `clips`.
+def score_matrix(
+    scores: pa.Table, members: Iterable[Member], clips: pa.Table, output: str, seed: int | None = None
+) -> Scores:
+    """One output of some members (of one seed, if given) as (K, N), columns in the order of `clips`.
 
-    Scores of other clips are left aside. DataError: a member, or one of its clips, has no finite score.
+    Members that score one machine each fill a row together. Scores of other clips are left aside. DataError: a member,
+    one of its checkpoints or one of its clips has no finite score.
     """
-    members = sorted(set(members))
-    ours = pc.is_in(scores["member"], pa.array(members, pa.string()))
+    asked = {m.hash: m for m in members if seed is None or m.seed == seed}
+    wanted = sorted({(m.series, epoch) for m in asked.values() for epoch in m.recipe.checkpoints})
+    ours = pc.is_in(scores["member"], pa.array(list(asked), pa.string()))
+    ours = pc.and_(ours, pc.equal(scores["output"], output))
     chosen = scores.filter(pc.and_(ours, pc.is_in(scores["clip_id"], clips["clip_id"].combine_chunks())))
-    if seed is not None:
-        chosen = chosen.filter(pc.equal(chosen["seed"], seed))
-    elif missing := sorted(set(members) - set(chosen["member"].to_pylist())):
-        raise DataError(f"the scores table misses members {', '.join(missing)}; run `asd run STUDY` again")
-    column = pc.index_in(chosen["clip_id"], clips["clip_id"].combine_chunks())
-    keys = list(zip(chosen["member"].to_pylist(), chosen["epoch"].to_pylist(), strict=True))
-    row_of = {key: row for row, key in enumerate(sorted(set(keys)))}
-    matrix = np.full((len(row_of), len(clips)), np.nan)
-    matrix[[row_of[key] for key in keys], column.to_numpy(zero_copy_only=False)] = chosen["score"].to_numpy()
+    row_of = {place: row for row, place in enumerate(wanted)}
+    column = pc.index_in(chosen["clip_id"], clips["clip_id"].combine_chunks()).to_numpy(zero_copy_only=False)
+    keys = zip(chosen["member"].to_pylist(), chosen["epoch"].to_pylist(), strict=True)
+    matrix = np.full((len(wanted), len(clips)), np.nan)
+    matrix[[row_of[asked[member].series, epoch] for member, epoch in keys], column] = chosen["score"].to_numpy()
     if not matrix.size or not np.isfinite(matrix).all():
-        raise DataError("the scores table misses members or clips, or finite scores of them; run `asd run STUDY` again")
+        lacking = [f"{series} epoch {epoch}" for (series, epoch), row in row_of.items() if np.isnan(matrix[row]).any()]
+        raise DataError(
+            f"the scores table misses clips, or finite scores of them, of {', '.join(lacking) or 'all members'}; "
+            "run `asd run STUDY` again"
+        )
     return matrix
 
 

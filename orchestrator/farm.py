@@ -6,51 +6,20 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
 import ray
 import ray.train
 import torch
-from numpy.typing import NDArray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.config import BackendConfig
-from orchestrator.data.labels import Vocabulary
-from orchestrator.data.waves import Part, WaveBank
+from orchestrator.data.waves import WaveBank
 from orchestrator.errors import UserError
 from orchestrator.members import Member
 from orchestrator.runtime import Slots
-from orchestrator.scoring import score_member
-from orchestrator.storage import Store
-from orchestrator.training import TrainingSet, train_member
+from orchestrator.work import Work, work_on
 
 REPORT_EVERY_SECONDS = 0.5
-
-
-class Work(NamedTuple):
-    """What all members of a farm share; the waveforms are references into the object store."""
-
-    study: Store
-    clips: pa.Table  # describes the rows of the bank
-    parts: Sequence["ray.ObjectRef[Part]"]
-    train_rows: NDArray  # int64 (A,), rows of the bank that are trained on
-    labels: NDArray  # bool (A, C)
-    backend: BackendConfig
-
-
-def training_rows(
-    study: Store,
-    clips: pa.Table,
-    vocabulary: Vocabulary,
-    backend: BackendConfig,
-    parts: Sequence["ray.ObjectRef[Part]"],
-) -> Work:
-    """The work of a farm whose bank holds `clips`, row by row."""
-    rows = np.flatnonzero(clips["split"].to_numpy(zero_copy_only=False) == "train")
-    labels = vocabulary.indices(clips.take(rows))[:, None] == np.arange(len(vocabulary))
-    return Work(study, clips, parts, rows, labels, backend)
 
 
 class Status(NamedTuple):
@@ -59,7 +28,7 @@ class Status(NamedTuple):
     slots: dict[int, dict[str, Any]]
     finished: list[str]
     failed: dict[str, str]
-    clips: int
+    clips: float
 
 
 @ray.remote(num_cpus=0)
@@ -74,7 +43,7 @@ class MemberQueue:
         self.slots: dict[int, dict[str, Any]] = {}
         self.finished: list[str] = []
         self.failed: dict[str, str] = {}
-        self.clips = 0
+        self.clips = 0.0
 
     def shared(self) -> Work:
         return self.work
@@ -96,9 +65,9 @@ class MemberQueue:
         if error is None:
             self.finished.append(member.hash)
         else:
-            self.failed[member.hash] = f"{member.group} seed {member.seed}: {error}"
+            self.failed[member.hash] = f"{member.title}: {error}"
 
-    def progress(self, slot: int, doing: dict[str, Any], clips: int) -> None:
+    def progress(self, slot: int, doing: dict[str, Any], clips: float) -> None:
         self.slots[slot] = doing
         self.clips += clips
 
@@ -111,37 +80,15 @@ class Reporter:
 
     def __init__(self, queue: Any, slot: int, member: Member) -> None:
         self.queue, self.slot, self.member = queue, slot, member
-        self.clips, self.sent = 0, 0.0
+        self.clips, self.sent = 0.0, 0.0
 
-    def __call__(self, stage: str, clips: int) -> None:
+    def __call__(self, stage: str, clips: float) -> None:
         self.clips += clips
         if time.monotonic() - self.sent < REPORT_EVERY_SECONDS:
             return
-        doing = {"member": f"{self.member.group} seed {self.member.seed}", "stage": stage}
+        doing = {"member": self.member.title, "stage": stage}
         self.queue.progress.remote(self.slot, doing, self.clips)
-        self.clips, self.sent = 0, time.monotonic()
-
-
-def work_on(member: Member, work: Work, bank: WaveBank, report: Callable[[str, int], None]) -> None:
-    """Train and score one member; what is already there is not done again."""
-    recipe, folder, seen = member.recipe, member.folder(work.study), [0]
-
-    def step(epoch: int, clips: int) -> None:
-        fresh = clips - seen[0] if clips > seen[0] else clips
-        seen[0] = clips
-        report(f"epoch {epoch}/{recipe.epochs}", fresh)
-
-    data = TrainingSet(bank, torch.from_numpy(work.train_rows.copy()), torch.from_numpy(work.labels.copy()))
-    train_member(recipe=recipe, seed=member.seed, data=data, folder=folder, identity=member.identity, on_step=step)
-    score_member(
-        folder=folder,
-        recipe=recipe,
-        seed=member.seed,
-        config=work.backend,
-        bank=bank,
-        clips=work.clips,
-        on_step=lambda clips: report("scoring", clips),
-    )
+        self.clips, self.sent = 0.0, time.monotonic()
 
 
 def _slot(config: dict[str, Any]) -> None:

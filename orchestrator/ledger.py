@@ -1,20 +1,25 @@
 """What a study tells MLflow, in order and beside the work: tracking never holds up training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Study
-from orchestrator.loading import study_yaml
-from orchestrator.members import DONE, digest
+from orchestrator.data.clips import fingerprint
+from orchestrator.loading import load_study, study_yaml
+from orchestrator.members import DONE, Member, digest
 from orchestrator.provenance import code_version
+from orchestrator.pseudo_labels import agreement_metrics
+from orchestrator.recipes import EncoderRecipe
 from orchestrator.results import Results, SystemResult
 from orchestrator.storage import Store
 from orchestrator.tracking import Tracker
 
 if TYPE_CHECKING:
-    from orchestrator.study import Plan
+    from orchestrator.plan import Plan
+
+TRACKING = "tracking.json"  # under which identity MLflow knows the study's runs
 
 
 class Ledger:
@@ -47,21 +52,16 @@ class Ledger:
         """Open (or find again) the study's run; a second call does nothing."""
         if self.pool is None or self.tracker is not None:
             return
-        science = {"members": sorted(plan.members), "scores": plan.key, "systems": self.study.model_dump()["systems"]}
-        self.tracker = Tracker(
-            uri=tracking_uri(self.study),
-            study=self.study.name,
-            identity=digest(science),
-            artifact_root=Path(self.study.storage).absolute() / "mlartifacts",
-            warn=self.say,
-        )
+        names = ("groups", "systems", "seeds", "pseudo_labels", "core_set")
+        science = {"scores": plan.key, **{name: self.study.model_dump(mode="json")[name] for name in names}}
+        self.store.write_json(TRACKING, {"identity": digest(science)})
+        self.tracker = make_tracker(self.study, digest(science), self.say)
         self._later(
             self.tracker.start,
-            tags={"asd.code": code_version(), "asd.data": next(iter(plan.members.values())).data},
+            tags={"asd.code": code_version(), "asd.data": fingerprint(plan.clips)},
             params={
-                "classes": len(plan.vocabulary),
                 "clips": len(plan.clips),
-                "members": len(plan.members),
+                "groups": len(self.study.groups),
                 "seeds": len(self.study.seeds),
                 "backend.clusters": self.study.backend.clusters,
                 "data.root": ", ".join(self.study.data.root),
@@ -81,20 +81,46 @@ class Ledger:
         member = plan.members[member_hash]
         history = member.folder(self.store).read_json(DONE)["history"]
         self.tracker.log_member(
-            system=home_system(self.study, member.group),
+            parent=home(self.study, member),
             member=member_hash,
-            group=member.group,
-            seed=member.seed,
-            params=flatten(member.recipe.model_dump(mode="json")),
+            title=member.title,
+            params=flatten(member.recipe.model_dump(mode="json"))
+            | {"group": member.group, "seed": member.seed, **({"machine": member.machine} if member.machine else {})},
             history=history,
             metrics={"final_loss": history[-1]["loss"], "train_seconds": sum(row["seconds"] for row in history)},
         )
+
+    def _stages(self, plan: "Plan") -> None:
+        """Log the pseudo-labels with their pictures, and the core-set without its audio."""
+        assert self.tracker is not None
+        if plan.encoders:
+            folder = plan.pseudo_labels_folder()
+            files = (path for path in Path(folder.root).iterdir() if path.suffix in (".parquet", ".csv", ".png"))
+            self._later(
+                self.tracker.log_stage,
+                stage="pseudo-labels",
+                params=flatten(self.study.pseudo_labels.model_dump(mode="json")),
+                metrics=agreement_metrics(folder),
+                files=sorted(files),
+            )
+        if plan.core_set is not None and plan.core_set_folder is not None and self.study.core_set is not None:
+            folder, summary = plan.core_set_folder, plan.core_set.summary
+            figures = {"kept": summary["kept"], **{f"candidates/{k}": n for k, n in summary["candidates"].items()}}
+            figures |= {f"kept/{machine}": sum(found.values()) for machine, found in summary["chosen"].items()}
+            self._later(
+                self.tracker.log_stage,
+                stage="core-set",
+                params=flatten(self.study.core_set.model_dump(mode="json", exclude={"classes"})),
+                metrics={**figures, **{f"limit/{machine}": limit for machine, limit in summary["threshold"].items()}},
+                files=[Path(folder.path(name)) for name in ("summary.json", "problems.csv")],
+            )
 
     def finish(self, plan: "Plan", results: Results) -> None:
         """Log every member and system (what is there already is not logged twice) and close the study's run."""
         self.members(plan, sorted(plan.members))
         if self.tracker is None:
             return
+        self._stages(plan)
         for system in results.systems:
             self._later(
                 self.tracker.log_system,
@@ -114,10 +140,33 @@ class Ledger:
         return self.tracker.page if self.tracker else "tracking is off (tracking.enabled=false)"
 
 
-def home_system(study: Study, group: str) -> str:
-    """The system whose run holds a group's member runs: the one with the fewest groups that uses it."""
-    users = [name for name, system in study.systems.items() if group in system.groups]
-    return min(users, key=lambda name: len(study.systems[name].groups)) if users else group
+def home(study: Study, member: Member) -> tuple[str, str]:
+    """The run that holds a member's run: of the system with the fewest groups that uses it, or of the stage."""
+    if isinstance(member.recipe, EncoderRecipe):
+        return "stage", "pseudo-labels"
+    users = [name for name, system in study.systems.items() if member.group in system.groups]
+    return "system", min(users, key=lambda name: len(study.systems[name].groups)) if users else member.group
+
+
+def make_tracker(study: Study, identity: str, say: Callable[[str], None]) -> Tracker:
+    """A tracker of this study's runs."""
+    return Tracker(
+        uri=tracking_uri(study),
+        study=study.name,
+        identity=identity,
+        artifact_root=Path(study.storage).absolute() / "mlartifacts",
+        warn=say,
+    )
+
+
+def log_comparison(folder: Path, columns: Mapping[str, Sequence[str]], say: Callable[[str], None]) -> str:
+    """Put a comparison's table at the MLflow run of the study in `folder`; returns how to look at it."""
+    study, store = load_study(folder / "study.yaml"), Store.at(folder)
+    if not study.tracking.enabled or not store.exists(TRACKING):
+        return "tracking is off (tracking.enabled=false)"
+    tracker = make_tracker(study, store.read_json(TRACKING)["identity"], say)
+    tracker.log_table(name="compare.json", columns=columns)
+    return tracker.page
 
 
 def tracking_uri(study: Study) -> str:

@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.config import Recipe, Study
+from orchestrator.config import SCORES, Study
 from orchestrator.errors import ConfigError
+from orchestrator.recipes import ExtractorRecipe
 
 GROUP_DEFAULTS = "recipe"
 LIST_ITEM = re.compile(r"(recipe|groups\.[^.=]+)\.(\w+)\.\d+[.=]")  # an override inside a list of a recipe
@@ -93,22 +94,26 @@ def _spell_out_list(raw: DictConfig, override: str) -> None:
     """Write the schema's default list where an override changes an item of a list that nobody wrote."""
     item = LIST_ITEM.match(override)
     place = f"{item[1]}.{item[2]}" if item else ""
-    if item and item[2] in Recipe.model_fields and OmegaConf.select(raw, place) is None:
-        OmegaConf.update(raw, place, Recipe.model_validate({}).model_dump(mode="json")[item[2]], force_add=True)
+    if item and item[2] in ExtractorRecipe.model_fields and OmegaConf.select(raw, place) is None:
+        OmegaConf.update(
+            raw, place, ExtractorRecipe.model_validate({}).model_dump(mode="json")[item[2]], force_add=True
+        )
 
 
 def _merge_recipe(plain: dict[Any, Any]) -> list[str]:
-    """Fold the `recipe` block into every group; returns the mistakes of the block itself, which groups would repeat."""
+    """Fold the `recipe` block into every group of extractors; returns its own mistakes, which groups would repeat."""
     defaults = plain.pop(GROUP_DEFAULTS, None) or {}
     groups = plain.get("groups")
     if not isinstance(defaults, dict):
         return [f"{GROUP_DEFAULTS}: must be a mapping of recipe fields (given: {defaults!r})"]
-    known = {key: value for key, value in defaults.items() if key in Recipe.model_fields}
-    mistakes = [f"{GROUP_DEFAULTS}.{k}: {_nearest(str(k), Recipe.model_fields)}" for k in defaults if k not in known]
+    known = {key: value for key, value in defaults.items() if key in ExtractorRecipe.model_fields}
+    mistakes = [
+        f"{GROUP_DEFAULTS}.{k}: {_nearest(str(k), ExtractorRecipe.model_fields)}" for k in defaults if k not in known
+    ]
     if not isinstance(groups, dict):
         return mistakes
     for name, group in groups.items():
-        if isinstance(group, dict) or group is None:
+        if group is None or (isinstance(group, dict) and group.get("kind", "extractor") == "extractor"):
             groups[name] = _merged(known, group or {})
     return mistakes
 
@@ -135,7 +140,7 @@ def _causes(error: ValidationError) -> list[Any]:
 def _wrong_defaults(defaults: object) -> set[tuple[Any, str]]:
     """Place and message of the wrong values in the `recipe` block, of which every group gets a copy."""
     try:
-        Recipe.model_validate(defaults or {})
+        ExtractorRecipe.model_validate(defaults or {})
     except ValidationError as error:
         return {(detail["loc"], detail["msg"]) for detail in error.errors() if detail["loc"]}
     return set()
@@ -145,7 +150,7 @@ def _explain_all(error: ValidationError, wrong_defaults: set[tuple[Any, str]]) -
     lines = []
     for detail in _causes(error):
         line, loc = _explain(Study, detail), detail["loc"]
-        if loc[:1] == ("groups",) and (loc[2:], detail["msg"]) in wrong_defaults:
+        if loc[:1] == ("groups",) and (loc[3:], detail["msg"]) in wrong_defaults:
             line = line.replace(f"groups.{loc[1]}.", f"{GROUP_DEFAULTS}.", 1)  # told once, where it was written
         lines.append(line)
     return lines
@@ -157,12 +162,17 @@ def _below(place: Sequence[Any], above: Sequence[Any]) -> bool:
 
 def _explain(model: type[BaseModel], detail: Any) -> str:
     """One pydantic error as `place: what is wrong, what would be valid`."""
-    place = ".".join(str(part) for part in detail["loc"])
+    place = _place(detail["loc"])
     owner = _model_at(model, detail["loc"][:-1])
     if detail["type"] == "extra_forbidden":
         return f"{place}: {_nearest(str(detail['loc'][-1]), owner.model_fields if owner else ())}"
     field = owner.model_fields.get(str(detail["loc"][-1])) if owner and detail["loc"] else None
     meant = f"; meant is: {field.description}" if field and field.description else ""
+    if detail["type"] == "union_tag_invalid":
+        valid = detail["ctx"]["expected_tags"]
+        near = get_close_matches(detail["ctx"]["tag"], re.findall(r"'([^']+)'", valid), n=1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        return f"{place}.kind: {detail['ctx']['tag']!r} is no kind of this; {hint}Valid: {valid}"
     if detail["type"] == "missing":
         return f"{place}: this field is required{meant}"
     message = detail["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list")
@@ -171,6 +181,13 @@ def _explain(model: type[BaseModel], detail: Any) -> str:
         near = get_close_matches(detail["input"], re.findall(r"'([^']+)'", detail["ctx"]["expected"]), n=1)
         given += f"; did you mean `{near[0]}`?" if near else ""
     return f"{place}: {message}{given}{meant}" if place else message
+
+
+def _place(loc: Sequence[Any]) -> str:
+    """Where in the file: the kind of a group is no key on the way to its fields."""
+    tagged = loc[:1] == ("groups",) and len(loc) > 2 and loc[2] in SCORES
+    parts = [*loc[:2], *loc[3:]] if tagged else loc
+    return ".".join(str(part) for part in parts)
 
 
 def _model_at(kind: Any, loc: Sequence[Any]) -> type[BaseModel] | None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
-from orchestrator.config import Recipe
+from orchestrator.recipes import Recipe
 from orchestrator.storage import Store
 
 SCIENCE_VERSION = 1  # raise it when a change of ours changes what a recipe trains to; CHANGELOG.md says so
@@ -24,19 +24,35 @@ class Member(NamedTuple):
     group: str
     seed: int
     recipe: Recipe
-    classes: str  # digest of the label vocabulary
+    classes: str  # digest of the label sets; empty for networks that learn no classes
     data: str  # fingerprint of the training clips
+    machine: str = ""  # for networks of one machine alone
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the weights; nothing of where or how fast it runs, nor of what it is called."""
+        """Everything that decides the weights; nothing of where or how fast it runs, nor of what it is called.
+
+        Pseudo-labels and core-set count by what they are, in `classes` and `data`, not by being asked for: a group
+        whose core-set came out empty has the members of the group without.
+        """
         return {
             "science": SCIENCE_VERSION,
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.model_dump(mode="json", exclude={"pseudo_labels", "core_set"}),
             "seed": self.seed,
             "classes": self.classes,
             "data": self.data,
+            "machine": self.machine,
         }
+
+    @property
+    def series(self) -> str:
+        """Members of one series score different machines: together they score every clip once a checkpoint."""
+        return digest({**self.identity, "machine": "", "data": ""}) if self.machine else self.hash
+
+    @property
+    def title(self) -> str:
+        """How displays call it."""
+        return " ".join([self.group, *([self.machine] if self.machine else []), f"seed {self.seed}"])
 
     @property
     def hash(self) -> str:

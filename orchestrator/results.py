@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +17,11 @@ from orchestrator.config import Study
 from orchestrator.data.clips import by_place
 from orchestrator.ensemble import RULES, score_matrix
 from orchestrator.evaluation import OfficialResult, evaluate_scores, official_csv
+from orchestrator.members import Member
 from orchestrator.storage import Store
 from orchestrator.submission import write_challenge_files
+
+TEST_SCORES = "test_scores.parquet"
 
 
 class PlaceResult(NamedTuple):
@@ -34,7 +37,8 @@ class SystemResult(NamedTuple):
 
     name: str
     title: str
-    published: float | None
+    id: str
+    published: dict[str, float]  # percent: "official" and machines
     scores: int  # members x checkpoints averaged
     official: float | None
     seed_scores: list[float]  # official score of each seed alone
@@ -42,6 +46,7 @@ class SystemResult(NamedTuple):
     places: list[PlaceResult]
     result: OfficialResult | None
     challenge: pa.Table  # rows of the challenge's files, a row a test clip
+    seed_test_scores: dict[int, NDArray[np.float64]]  # each seed's mean score of the rows of `challenge`
 
     @property
     def seed_mean(self) -> float | None:
@@ -59,21 +64,24 @@ class Results(NamedTuple):
     scores: pa.Table
 
 
-def make_results(study: Study, clips: pa.Table, groups: dict[str, list[str]], scores: pa.Table) -> Results:
+def make_results(study: Study, clips: pa.Table, groups: Mapping[str, Sequence[Member]], scores: pa.Table) -> Results:
     """Form every system of the study from the scores table."""
     return Results([_system(study, name, clips, groups, scores) for name in study.systems], scores)
 
 
-def _system(study: Study, name: str, clips: pa.Table, groups: dict[str, list[str]], scores: pa.Table) -> SystemResult:
-    system = study.systems[name]
+def _system(
+    study: Study, name: str, clips: pa.Table, groups: Mapping[str, Sequence[Member]], scores: pa.Table
+) -> SystemResult:
+    system, output = study.systems[name], study.score_of(name)
     members = [member for group in system.groups for member in groups[group]]
-    matrix_KN = score_matrix(scores, members, clips)
+    seeds = sorted({member.seed for member in members})
+    matrix_KN = score_matrix(scores, members, clips, output)
     score_N = RULES["mean"](matrix_KN, clips)
     thresholds = _thresholds(score_N, clips, study.ensemble.percentile)
     challenge = _challenge_rows(score_N, thresholds, clips)
     result = _evaluate(challenge)
-    per_seed = [score_matrix(scores, members, clips, seed).mean(axis=0) for seed in study.seeds]
-    seed_results = [_evaluate(_challenge_rows(seed_N, thresholds, clips)) for seed_N in per_seed]
+    per_seed = {seed: score_matrix(scores, members, clips, output, seed).mean(axis=0) for seed in seeds}
+    seed_results = [_evaluate(_challenge_rows(seed_N, thresholds, clips)) for seed_N in per_seed.values()]
     rules: dict[str, float | None] = {
         rule: _official(_evaluate(_challenge_rows(RULES[rule](matrix_KN, clips), thresholds, clips)))
         for rule in study.ensemble.also
@@ -81,6 +89,7 @@ def _system(study: Study, name: str, clips: pa.Table, groups: dict[str, list[str
     return SystemResult(
         name=name,
         title=system.title or name,
+        id=system.id,
         published=system.published,
         scores=len(matrix_KN),
         official=_official(result),
@@ -89,6 +98,7 @@ def _system(study: Study, name: str, clips: pa.Table, groups: dict[str, list[str
         places=[PlaceResult(_name(p, clips), _figures(result, p), thresholds[p]) for p in by_place(clips)],
         result=result,
         challenge=challenge,
+        seed_test_scores={seed: score_N[_test_rows(clips)] for seed, score_N in per_seed.items()},
     )
 
 
@@ -107,7 +117,7 @@ def _challenge_rows(
     score_N: NDArray[np.float64], thresholds: dict[tuple[str, str], float], clips: pa.Table
 ) -> pa.Table:
     """The test clips with score and decision; is_anomaly and is_target are null where the truth is not known."""
-    test = np.flatnonzero(clips["split"].to_numpy(zero_copy_only=False) == "test")
+    test = _test_rows(clips)
     rows = clips.take(test)
     places = zip(rows["machine"].to_pylist(), rows["section"].to_pylist(), strict=True)
     limit = np.array([thresholds[place] for place in places])
@@ -123,6 +133,10 @@ def _challenge_rows(
             "is_target": pa.array([truth.get(domain) for domain in rows["domain"].to_pylist()], pa.bool_()),
         }
     )
+
+
+def _test_rows(clips: pa.Table) -> NDArray[np.int64]:
+    return np.flatnonzero(clips["split"].to_numpy(zero_copy_only=False) == "test")
 
 
 def _evaluate(challenge: pa.Table) -> OfficialResult | None:
@@ -154,6 +168,7 @@ def write_results(results: Results, clips: pa.Table, store: Store) -> None:
     for system in results.systems:
         folder = store.child("systems", system.name)
         write_challenge_files(system.challenge, folder)
+        folder.write_table(TEST_SCORES, _test_scores(system))
         folder.write(
             "thresholds.csv", _csv([("machine", "threshold"), *((p.name, p.threshold) for p in system.places)])
         )
@@ -164,24 +179,36 @@ def write_results(results: Results, clips: pa.Table, store: Store) -> None:
     store.write("results.md", _markdown(rows).encode())
 
 
+def _test_scores(system: SystemResult) -> pa.Table:
+    """The challenge's rows with each seed's own score, so that rows can be compared without their members."""
+    table = system.challenge
+    for seed, score_N in system.seed_test_scores.items():
+        table = table.append_column(f"seed_{seed}", pa.array(score_N))
+    return table
+
+
 def table_rows(results: Results) -> list[list[str]]:
     """The rows of the study in percent, the header first; best of a column is not marked here."""
     places = [place.name for place in results.systems[0].places]
     rules = list(results.systems[0].rules)
     header = ["system", "scores", "official", "seeds mean", "seeds std", *places, *rules]
-    published = any(system.published is not None for system in results.systems)
+    published = any(system.published for system in results.systems)
     rows = [[*header, "published"] if published else header]
     for system in results.systems:
         figures = [system.official, system.seed_mean, system.seed_std]
         figures += [place.figures["hmean"] for place in system.places]
         figures += [system.rules[rule] for rule in rules]
         row = [system.title, str(system.scores), *(_percent(figure) for figure in figures)]
-        rows.append([*row, f"{system.published:.2f}" if system.published else ""] if published else row)
+        rows.append([*row, _known(system.published.get("official"))] if published else row)
     return rows
 
 
 def _percent(figure: float | None) -> str:
     return "" if figure is None else f"{100 * figure:.2f}"
+
+
+def _known(percent: float | None) -> str:
+    return "" if percent is None else f"{percent:.2f}"
 
 
 def _csv(rows: Sequence[Sequence[object]]) -> bytes:

@@ -7,19 +7,21 @@ from pathlib import Path
 import torch
 
 from orchestrator.config import Study
+from orchestrator.coreset import read_core_set, samples_of
 from orchestrator.data.clips import read_clips
 from orchestrator.data.dcase import find_clips
 from orchestrator.data.waves import WaveBank, pack
 from orchestrator.errors import ConfigError, ResourceError
-from orchestrator.farm import training_rows, work_on
+from orchestrator.members import Member
+from orchestrator.plan import Plan, checked_clips, external_shards, plan_members, study_folder
 from orchestrator.storage import Store, only_writer
-from orchestrator.study import checked_clips, plan_members, study_folder
+from orchestrator.work import make_work, work_on
 
 SAY_EVERY_SECONDS = 5.0
 
 
 def train_single(
-    study: Study, group: str, seed: int, device: str, threads: int, say: Callable[[str, int], None]
+    study: Study, group: str, seed: int, device: str, threads: int, say: Callable[[str, float], None]
 ) -> Path:
     """Train and score the member (group, seed) into the study's folder, where `asd run` will find it."""
     if group not in study.groups:
@@ -32,23 +34,38 @@ def train_single(
         raise ResourceError(f"--device {device}: {str(error).splitlines()[0]}; valid: cpu, cuda, cuda:N") from error
     torch.set_num_threads(threads)
     with only_writer(study_folder(study)):
+        shards = external_shards(study)
         table, waves = read_clips(find_clips(study.data.root).clips, study.data.min_seconds)
-        plan = plan_members(study, Store.at(study_folder(study)), checked_clips(table, study.data))
-        problems = table["problem"].to_pylist()
-        bank = WaveBank([pack([wave for wave, bad in zip(waves, problems, strict=True) if not bad])], device)
-        member = plan.members[plan.groups[group][study.seeds.index(seed)]]
-        work = training_rows(plan.store, plan.clips, plan.vocabulary, study.backend, parts=[])
-        work_on(member, work, bank, _Paced(say))
-        return Path(member.folder(plan.store).root)
+        plan = plan_members(study, Store.at(study_folder(study)), checked_clips(table, study.data), shards)
+        members = _members(plan, group, seed)
+        usable = [wave for wave, bad in zip(waves, table["problem"].to_pylist(), strict=True) if not bad]
+        external = read_core_set(plan.core_set_folder) if plan.core_set_folder is not None else None
+        chosen = external.table if external is not None else None
+        bank = WaveBank([pack(usable), pack(samples_of(chosen) if chosen is not None else [])], device)
+        ids = chosen["clip_id"].to_pylist() if chosen is not None else []
+        work = make_work(plan.store, plan.clips, study.backend, list(plan.label_sets.values()), [], ids)
+        for member in members:
+            work_on(member, work, bank, _Paced(say))
+        return Path(members[0].folder(plan.store).root)
+
+
+def _members(plan: Plan, group: str, seed: int) -> list[Member]:
+    """The group's members of one seed: one, or one a machine."""
+    if group in plan.waiting:
+        raise ConfigError(f"--group {group} waits for the {plan.waiting[group]}; `asd run` makes it")
+    members = [member for member in plan.groups[group] if member.seed == seed]
+    if not members:
+        raise ConfigError(f"--seed {seed}: group {group} has one network a machine, of seed {plan.study.seeds[0]}")
+    return members
 
 
 class _Paced:
     """Passes on what the slot reports, a line every few seconds."""
 
-    def __init__(self, say: Callable[[str, int], None]) -> None:
-        self.say, self.clips, self.said = say, 0, time.monotonic()
+    def __init__(self, say: Callable[[str, float], None]) -> None:
+        self.say, self.clips, self.said = say, 0.0, time.monotonic()
 
-    def __call__(self, stage: str, clips: int) -> None:
+    def __call__(self, stage: str, clips: float) -> None:
         self.clips += clips
         if time.monotonic() - self.said > SAY_EVERY_SECONDS:
             self.say(stage, self.clips)

@@ -1,31 +1,48 @@
-"""From a study to its members and systems: `make_plan` says what there is to do, `run_study` does it."""
+"""`run_study` executes a study: decode, train, label, choose external audio, train on it, form the systems."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
+from numpy.typing import NDArray
 
-from orchestrator.config import DataConfig, Study
+from orchestrator.config import Study
+from orchestrator.coreset import CoreSet, Progress, choose_core_set, read_core_set, samples_of
 from orchestrator.data import clips as clip_table
+from orchestrator.data.audioset import Shard, find_shards
 from orchestrator.data.dcase import find_clips
-from orchestrator.data.labels import Vocabulary, build_vocabulary
-from orchestrator.data.truth import read_truth
+from orchestrator.data.waves import Part, pack
 from orchestrator.decoding import Decoded, decode_on_ray
-from orchestrator.errors import TrainingError
-from orchestrator.farm import Status, Work, run_farm, training_rows
+from orchestrator.errors import ConfigError, DataError, TrainingError
+from orchestrator.farm import Status, run_farm
 from orchestrator.ledger import Ledger
 from orchestrator.loading import study_yaml
-from orchestrator.members import Member, is_done, last_epoch
+from orchestrator.plan import (
+    CLIPS,
+    Plan,
+    checked_clips,
+    external_shards,
+    plan_members,
+    study_folder,
+)
+from orchestrator.pseudo_labels import make_pseudo_labels
+from orchestrator.recipes import EncoderRecipe
 from orchestrator.results import Results, make_results, write_results
 from orchestrator.runtime import Slots, busy_note, find_slots, ray_session
-from orchestrator.scoring import SCORE_SCHEMA, few_clips_note, scores_name, scoring_key
+from orchestrator.scoring import SCORE_SCHEMA, few_clips_note, output_name
 from orchestrator.storage import Store, only_writer
+from orchestrator.work import Work, make_work
 
-CLIPS = "clips.parquet"
-AUDIO_PER_SECOND_TRAINING = 150.0  # seconds of audio per second and core: 33 clips/s of 4.5 s, measured
-AUDIO_PER_SECOND_SCORING = 500.0
+
+class View(Protocol):
+    """Who watches a run: gets sentences, and the state of the farm and of external scoring about twice a second."""
+
+    def say(self, message: str) -> None: ...
+    def members(self, status: Status, plan: Plan, slots: Slots) -> None: ...
+    def external(self, progress: Progress) -> None: ...
 
 
 class Outcome(NamedTuple):
@@ -35,113 +52,35 @@ class Outcome(NamedTuple):
     tracking_page: str
 
 
-class Plan(NamedTuple):
-    """What a study needs and how much of it is there; groups that ask for the same recipe share their members."""
+class Session(NamedTuple):
+    """What the stages of one run share while Ray is there."""
 
     study: Study
     store: Store
-    clips: pa.Table  # usable clips
-    vocabulary: Vocabulary
-    members: dict[str, Member]  # by hash, each once
-    groups: dict[str, list[str]]  # group -> hashes, one a seed
-    key: str  # of the scores, see orchestrator.scoring
-
-    @property
-    def pending(self) -> list[Member]:
-        """Members that are not trained or not scored, the most advanced first."""
-        left = [m for m in self.members.values() if not self.is_scored(m)]
-        return sorted(left, key=lambda m: -last_epoch(m.folder(self.store)))
-
-    def is_scored(self, member: Member) -> bool:
-        folder = member.folder(self.store)
-        return is_done(folder) and folder.exists(scores_name(self.key))
-
-    def state(self, member: Member) -> str:
-        """done, to score, resume at epoch N, or to train."""
-        folder = member.folder(self.store)
-        if is_done(folder):
-            return "done" if self.is_scored(member) else "to score"
-        epoch = last_epoch(folder)
-        return f"resume at epoch {epoch + 1}" if epoch else "to train"
-
-    def work_left(self, member: Member) -> tuple[int, int]:
-        """What a pending member still needs, in clips: passes of training (once per epoch), and clips to score."""
-        folder = member.folder(self.store)
-        epochs = 0 if is_done(folder) else member.recipe.epochs - last_epoch(folder)
-        return epochs * pc.sum(pc.equal(self.clips["split"], "train")).as_py(), len(self.clips)
-
-    def clip_passes(self) -> int:
-        """The work left in all, in clips through a network; a scored clip counts once, whatever the checkpoints."""
-        return sum(sum(self.work_left(member)) for member in self.pending)
+    shards: Sequence[Shard]
+    ledger: Ledger
+    view: View
 
 
-def estimated_seconds(plan: Plan) -> float:
-    """The pending work on one core, from rates measured with the paper's network on one core; a rough guide."""
-    seconds = 0.0
-    for member in plan.pending:
-        train, score = plan.work_left(member)
-        audio_seconds = len(member.recipe.branches) / 3 * member.recipe.clip_seconds
-        seconds += audio_seconds * train / AUDIO_PER_SECOND_TRAINING
-        seconds += audio_seconds * score * len(member.recipe.checkpoints) / AUDIO_PER_SECOND_SCORING
-    return seconds
-
-
-def study_folder(study: Study) -> Path:
-    return Path(study.storage) / study.name
-
-
-def make_plan(study: Study) -> Plan:
-    """Scan the recordings and list the members; writes nothing."""
-    store = Store.at(study_folder(study))
-    known = store.read_table(CLIPS) if store.exists(CLIPS) else None
-    scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
-    return plan_members(study, store, checked_clips(scanned, study.data))
-
-
-def checked_clips(clips: pa.Table, data: DataConfig) -> pa.Table:
-    """The usable clips with their truth; DataError with the list of what is broken."""
-    usable = clip_table.check(clips, data.max_bad_clips)
-    return clip_table.join_truth(usable, read_truth(data.truth)) if data.truth else usable
-
-
-def plan_members(study: Study, store: Store, clips: pa.Table) -> Plan:
-    """The members that a study needs on these clips."""
-    train = clips.filter(pc.equal(clips["split"], "train"))
-    vocabulary, data = build_vocabulary(train), clip_table.fingerprint(train)
-    members: dict[str, Member] = {}
-    groups: dict[str, list[str]] = {}
-    for group, recipe in study.groups.items():
-        for seed in study.seeds:
-            member = Member(group, seed, recipe, vocabulary.digest, data)
-            members.setdefault(member.hash, member)
-            groups.setdefault(group, []).append(member.hash)
-    key = scoring_key(study.backend, clips)
-    return Plan(study, store, clips, vocabulary, members, groups, key)
-
-
-def run_study(
-    study: Study,
-    *,
-    say: Callable[[str], None],
-    on_status: Callable[[Status, Plan, Slots], None],
-) -> Outcome:
-    """Execute a study: decode, train and score what is missing, form the systems, write and track the results.
+def run_study(study: Study, view: View) -> Outcome:
+    """Execute a study: train and score what is missing, form the systems, write and track the results.
 
     Interrupted anywhere, the same call goes on where it was. TrainingError where a member could not be trained; the
     others are kept.
     """
     folder = study_folder(study)
     found = find_clips(study.data.root)  # before anything is written: a wrong folder leaves no trace
+    shards = external_shards(study)
     for note in found.notes:
-        say(f"note: {note}")
+        view.say(f"note: {note}")
     with only_writer(folder):
         store = Store.at(folder)
         store.write("study.yaml", study_yaml(study).encode())
-        plan = _known_plan(study, store, found.clips)
-        with Ledger(study, store, say) as ledger:
-            if plan is None or plan.pending:
+        plan = _known_plan(study, store, found.clips, shards)
+        with Ledger(study, store, view.say) as ledger:
+            if plan is None or plan.pending or plan.waiting:
                 with ray_session(study.cluster):
-                    plan = _decode_and_train(study, store, found.clips, ledger, say, on_status)
+                    plan = _execute(Session(study, store, shards, ledger, view), found.clips)
             ledger.start(plan)
             results = make_results(study, plan.clips, plan.groups, _scores(plan))
             write_results(results, plan.clips, store)
@@ -149,7 +88,7 @@ def run_study(
         return Outcome(results, ledger.page())
 
 
-def _known_plan(study: Study, store: Store, found: pa.Table) -> Plan | None:
+def _known_plan(study: Study, store: Store, found: pa.Table, shards: Sequence[Shard]) -> Plan | None:
     """The plan, without reading audio, where an earlier run knows every file as it is now."""
     if not store.exists(CLIPS):
         return None
@@ -159,54 +98,160 @@ def _known_plan(study: Study, store: Store, found: pa.Table) -> Plan | None:
     if rows != old:
         return None
     scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
-    return plan_members(study, store, checked_clips(scanned, study.data))
+    return plan_members(study, store, checked_clips(scanned, study.data), shards)
 
 
-def _decode_and_train(
-    study: Study,
-    store: Store,
-    found: pa.Table,
-    ledger: "Ledger",
-    say: Callable[[str], None],
-    on_status: Callable[[Status, Plan, Slots], None],
-) -> Plan:
-    # Too few resources: say so before an hour of decoding, and before our own tasks hold any.
-    wished = find_slots(study.cluster, len(study.groups) * len(study.seeds))
-    busy = busy_note(wished)
-    if busy:
-        say(f"note: {busy}")
-    say(f"decoding {len(found)} recordings on {study.cluster.address or 'a local Ray'}")
-    decoded = decode_on_ray(found, study.data.min_seconds)
-    plan = plan_members(study, store, checked_clips(decoded.clips, study.data))
-    store.write_table(CLIPS, decoded.clips)
-    note = few_clips_note(plan.clips, study.backend)
+def _execute(session: Session, found: pa.Table) -> Plan:
+    """The stages: members that wait for nothing, those with pseudo-labels, those with the core-set."""
+    study, say = session.study, session.view.say
+    decoded = _decode(session, found)
+    clips = checked_clips(decoded.clips, study.data)
+    session.store.write_table(CLIPS, decoded.clips)
+    note = few_clips_note(clips, study.backend)
     if note:
         say(f"note: {note}")
-    ledger.start(plan)
-    pending = plan.pending
-    if pending:
-        slots = find_slots(study.cluster, len(pending))
-        say(f"training and scoring {len(pending)} member(s) on {slots.number} slot(s)")
 
-        def watch(status: Status) -> None:
-            ledger.members(plan, status.finished)
-            on_status(status, plan, slots)
+    def next_plan() -> Plan:
+        return plan_members(study, session.store, clips, session.shards)
 
-        work = _work(plan, decoded)
-        status = run_farm(pending, work, slots, max_failures=study.cluster.max_failures, on_status=watch)
-        if status.failed:
-            raise TrainingError(f"{len(status.failed)} member(s) failed:\n" + "\n".join(sorted(status.failed.values())))
+    plan = next_plan()
+    session.ledger.start(plan)
+    _train(session, plan, decoded)
+    if "pseudo-labels" in plan.waiting.values():
+        _label(session, plan)
+        plan = next_plan()
+        _train(session, plan, decoded)
+    if "core-set" in plan.waiting.values():
+        _choose(session, plan)
+        plan = next_plan()
+        _train(session, plan, decoded)
     return plan
 
 
+def _decode(session: Session, found: pa.Table) -> Decoded:
+    study, say = session.study, session.view.say
+    # Too few resources: say so before an hour of decoding, and before our own tasks hold any.
+    busy = busy_note(find_slots(study.cluster, len(study.groups) * len(study.seeds)))
+    if busy:
+        say(f"note: {busy}")
+    say(f"decoding {len(found)} recordings on {study.cluster.address or 'a local Ray'}")
+    return decode_on_ray(found, study.data.min_seconds)
+
+
+def _train(session: Session, plan: Plan, decoded: Decoded) -> None:
+    """Train and score every pending member; TrainingError names those that failed."""
+    pending = plan.pending
+    if not pending:
+        return
+    slots = find_slots(session.study.cluster, len(pending))
+    later = f"; {len(plan.waiting)} group(s) wait for {' and '.join(dict.fromkeys(plan.waiting.values()))}"
+    session.view.say(
+        f"training and scoring {len(pending)} member(s) on {slots.number} slot(s){later if plan.waiting else ''}"
+    )
+
+    def watch(status: Status) -> None:
+        session.ledger.members(plan, status.finished)
+        session.view.members(status, plan, slots)
+
+    work = _work(plan, decoded)
+    status = run_farm(pending, work, slots, max_failures=session.study.cluster.max_failures, on_status=watch)
+    if status.failed:
+        raise TrainingError(f"{len(status.failed)} member(s) failed:\n" + "\n".join(sorted(status.failed.values())))
+
+
+def _label(session: Session, plan: Plan) -> None:
+    """Algorithm 1 for every machine without attributes."""
+    folder = plan.pseudo_labels_folder()
+    for found in make_pseudo_labels(session.study.pseudo_labels, plan.clips, plan.encoders, plan.store, folder):
+        truth = f", ARI {found.agreement.ari:.2f} against the true attributes" if found.agreement else ""
+        session.view.say(
+            f"pseudo-labels of {found.place}: {found.clips} clips in {found.clusters} clusters with "
+            f"{found.label_sets} label sets{truth}"
+        )
+
+
+def _choose(session: Session, plan: Plan) -> CoreSet:
+    """Algorithm 2 over the external audio, with the trained members of one group as h."""
+    study, chooser = session.study, plan.chooser()
+    assert study.core_set is not None
+    assert plan.core_set_folder is not None
+    core_set = choose_core_set(
+        config=study.core_set,
+        shards=session.shards,
+        chooser=chooser,
+        original=_original_scores(plan, chooser.epoch),
+        store=plan.core_set_folder,
+        slots=find_slots(study.cluster, 1_000_000),
+        on_progress=session.view.external,
+        say=session.view.say,
+    )
+    if not len(core_set.table):
+        session.view.say(
+            "note: the core-set is empty: no external clip scores below the threshold. Groups with core_set=true are "
+            "the groups without; nothing is trained twice"
+        )
+    return core_set
+
+
+def _original_scores(plan: Plan, epoch: int) -> dict[str, NDArray[np.float64]]:
+    """h, the mean over seeds at one epoch, of each machine's training clips."""
+    assert plan.study.core_set is not None
+    members = plan.groups[plan.study.core_set.group]
+    table = pa.concat_tables(m.folder(plan.store).read_table(output_name(m, plan.key)) for m in members)
+    h = table.filter(pc.equal(table["epoch"], epoch)).group_by("clip_id").aggregate([("score", "mean")])
+    of_clip = dict(zip(h["clip_id"].to_pylist(), h["score_mean"].to_pylist(), strict=True))
+    train = plan.clips.filter(pc.equal(plan.clips["split"], "train"))
+    scores: dict[str, list[float]] = {}
+    for machine, clip in zip(train["machine"].to_pylist(), train["clip_id"].to_pylist(), strict=True):
+        scores.setdefault(machine, []).append(of_clip[clip])
+    return {machine: np.array(values) for machine, values in scores.items()}
+
+
+@ray.remote(max_retries=5)
+def _external_part(folder: Store) -> Part:
+    core_set = read_core_set(folder)
+    assert core_set is not None
+    return pack(samples_of(core_set.table))
+
+
 def _work(plan: Plan, decoded: Decoded) -> Work:
-    """The bank holds the usable clips in the order of the parts; the plan's table must describe the same rows."""
+    """The bank holds the usable clips in the order of the parts, then the external ones."""
     ids = decoded.usable()["clip_id"]
     clips = plan.clips.take(pc.index_in(ids, plan.clips["clip_id"].combine_chunks()))
-    return training_rows(plan.store, clips, plan.vocabulary, plan.study.backend, decoded.parts)
+    parts, external = list(decoded.parts), []
+    if plan.core_set is not None and plan.core_set_folder is not None and len(plan.core_set.table):
+        external = plan.core_set.table["clip_id"].to_pylist()
+        parts.append(_external_part.remote(plan.core_set_folder))
+    return make_work(plan.store, clips, plan.study.backend, list(plan.label_sets.values()), parts, external)
+
+
+def choose_alone(study: Study, view: View) -> tuple[CoreSet, Store]:
+    """Algorithm 2 against a study whose h is trained; a later `asd run` finds the same core-set and trains on it."""
+    if study.core_set is None:
+        raise ConfigError("the study has no `core_set` block; add one with `sources` and `group`")
+    shards = find_shards(study.core_set)
+    with only_writer(study_folder(study)):
+        store = Store.at(study_folder(study))
+        known = store.read_table(CLIPS) if store.exists(CLIPS) else None
+        scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
+        plan = plan_members(study, store, checked_clips(scanned, study.data), shards)
+        _check_chooser(plan, study.core_set.group)
+        with Ledger(study, store, view.say) as ledger, ray_session(study.cluster):
+            assert plan.core_set_folder is not None
+            return _choose(Session(study, store, shards, ledger, view), plan), plan.core_set_folder
+
+
+def _check_chooser(plan: Plan, group: str) -> None:
+    """DataError where h is not trained to its end."""
+    if group in plan.waiting:
+        raise DataError(f"core_set.group {group} waits for {plan.waiting[group]}; run `asd run` on this study first")
+    left = [member.title for member in plan.groups[group] if not plan.is_through(member)]
+    if left:
+        raise DataError(f"core_set.group: {', '.join(left)} not trained and scored; run `asd run` on this study first")
 
 
 def _scores(plan: Plan) -> pa.Table:
     """One row per member, checkpoint and clip; a member that two groups share appears once."""
-    tables = [m.folder(plan.store).read_table(scores_name(plan.key)) for m in plan.members.values()]
+    scored = [member for member in plan.members.values() if not isinstance(member.recipe, EncoderRecipe)]
+    tables = [member.folder(plan.store).read_table(output_name(member, plan.key)) for member in scored]
     return pa.concat_tables(tables).cast(SCORE_SCHEMA)

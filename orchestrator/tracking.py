@@ -4,6 +4,7 @@ The only module that imports mlflow, and only when something is logged. A run is
 study logs what is missing and nothing twice. Whatever goes wrong here is said once and never stops the work.
 """
 
+import json
 import os
 import re
 import sys
@@ -34,6 +35,7 @@ Tags = Mapping[str, str]
 Params = Mapping[str, object]
 Values = Mapping[str, float]
 History = Sequence[Values]
+Parent = tuple[str, str]  # kind (system or stage), name
 Points = Mapping[tuple[str, int], float]  # (metric name, step) -> value
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -123,25 +125,48 @@ class Tracker:
 
     @_never_fails
     def log_member(
-        self, *, system: str, member: str, group: str, seed: int, params: Params, history: History, metrics: Values
+        self, *, parent: Parent, member: str, title: str, params: Params, history: History, metrics: Values
     ) -> None:
-        """Log a trained member below its system; rows of `history` have an `epoch`, `metrics` are final ones."""
-        tags = {"mlflow.parentRunId": self._system(system).id, "asd.system": system, "asd.member": member}
-        run = self._open("member", member, title=f"{group} seed {seed}", tags=tags)
+        """Log a trained member below its system or stage; rows of `history` have an `epoch`, `metrics` are final."""
+        kind, name = parent
+        tags = {"mlflow.parentRunId": self._parent(kind, name).id, f"asd.{kind}": name, "asd.member": member}
+        run = self._open("member", member, title=title, tags=tags)
         names = safe_names(dict.fromkeys([*(key for row in history for key in row), *metrics]))
         curve = {(names[k], int(row["epoch"])): v for row in history for k, v in row.items() if k != "epoch"}
         last = max((int(row["epoch"]) for row in history), default=0)
         final = {(names[k], last): v for k, v in metrics.items()}
-        self._log(run, params={**params, "group": group, "seed": seed}, curve=curve, final=final)
+        self._log(run, params=params, curve=curve, final=final)
         self._set_status(run, "FINISHED")
 
     @_never_fails
     def log_system(self, *, system: str, params: Params, metrics: Values, files: Sequence[Path]) -> None:
         """Log a row of the results; rows are numbered in the order of these calls."""
         self._rows += 1
-        run = self._system(system)
-        self._log(run, params=params, tags={"asd.row": str(self._rows)}, final=_at_zero(metrics))
+        self._log_parent(("system", system), params, {"asd.row": str(self._rows)}, metrics, files)
+
+    @_never_fails
+    def log_stage(self, *, stage: str, params: Params, metrics: Values, files: Sequence[Path]) -> None:
+        """Log what stands between members and rows: pseudo-labels, core-set."""
+        self._log_parent(("stage", stage), params, NOTHING, metrics, files)
+
+    def _log_parent(self, parent: Parent, params: Params, tags: Tags, metrics: Values, files: Sequence[Path]) -> None:
+        run = self._parent(*parent)
+        self._log(run, params=params, tags=tags, final=_at_zero(metrics))
         self._upload_files(run, files)
+        self._set_status(run, "FINISHED")
+
+    @_never_fails
+    def log_table(self, *, name: str, columns: Mapping[str, Sequence[object]]) -> None:
+        """Put a table where MLflow shows it as one, at the study's run; an older one of that name is replaced."""
+        self._client = _client(self.uri)
+        self._experiment = self._open_experiment()
+        self._runs = dict(self._known_runs())
+        run = self._open("study", self.study, title=self.study, tags={})
+        if name in run.tags.get("mlflow.loggedArtifacts", ""):  # log_table would append to it
+            rows = [list(row) for row in zip(*columns.values(), strict=True)]
+            self._client.log_text(run.id, json.dumps({"columns": list(columns), "data": rows}), name)
+        else:
+            self._client.log_table(run.id, dict(columns), name)
         self._set_status(run, "FINISHED")
 
     @_never_fails
@@ -190,9 +215,9 @@ class Tracker:
             self._runs[kind, name] = _Run(made.info.run_id, "RUNNING", own)
         return self._runs[kind, name]
 
-    def _system(self, name: str) -> _Run:
-        tags = {"mlflow.parentRunId": self._runs["study", self.study].id, "asd.system": name}
-        run = self._open("system", name, title=name, tags=tags)
+    def _parent(self, kind: str, name: str) -> _Run:
+        tags = {"mlflow.parentRunId": self._runs["study", self.study].id, f"asd.{kind}": name}
+        run = self._open(kind, name, title=name, tags=tags)
         if run.status != "FINISHED":  # one that an earlier attempt left as failed is under way again
             self._set_status(run, "RUNNING")
         return run

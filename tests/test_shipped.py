@@ -7,16 +7,28 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from support import ROOT
 from typer.main import get_command
 
 from jobs.__main__ import app
 from orchestrator.loading import load_study
+from orchestrator.recipes import AutoencoderRecipe, ExtractorRecipe
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+PUBLISHED = {
+    "baseline-mse": 55.35,
+    "baseline-mahalanobis": 55.02,
+    "featex-mixup": 63.62,
+    "mr-sl-mixup": 64.42,
+    "mr-sl-cutmix": 64.21,
+    "mr-sl": 64.72,
+    "mr-sl-pa": 66.91,
+    "mr-sl-as": 65.16,
+    "mr-sl-pa-as": 67.26,
+    "nu-ensemble": 67.05,
+}
 TEXTS = [ROOT / "README.md", *STUDIES]
-COMMAND = re.compile(r"asd (?:synth|scan|plan|run|train|evaluate)\b[^`|\n]*")
+COMMAND = re.compile(r"asd (?:synth|scan|plan|run|train|coreset|evaluate|compare|prepare)\b[^`|\n]*")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -31,13 +43,26 @@ def test_a_shipped_study_loads_and_its_header_tells_what_it_costs(path: Path) ->
 def test_table1_holds_the_values_of_the_report() -> None:
     study = load_study(ROOT / "configs" / "studies" / "table1.yaml")
     assert study.seeds == (0, 1, 2, 3, 4)
-    for recipe in study.groups.values():
+    autoencoder = study.groups["autoencoder"]
+    assert isinstance(autoencoder, AutoencoderRecipe)
+    assert (autoencoder.batch_size, autoencoder.epochs, autoencoder.learning_rate) == (256, 100, 1e-3)
+    extractors = {name: recipe for name, recipe in study.groups.items() if name != "autoencoder"}
+    assert len(extractors) * len(study.seeds) == 45
+    for name, recipe in extractors.items():
+        assert isinstance(recipe, ExtractorRecipe)
+        assert (recipe.pseudo_labels, recipe.core_set) == ("-pa" in name, "-as" in name)
+        assert recipe.augmentation.kind == name.rpartition("-")[2]
+        assert recipe.augmentation.chance() == {"mixup": 0.5, "cutmix": 0.75}[recipe.augmentation.kind]
         assert (recipe.epochs, recipe.checkpoints, recipe.batch_size) == (18, (14, 16, 18), 64)
         assert (recipe.learning_rate, recipe.sub_clusters, recipe.embedding_dim) == (1e-3, 16, 128)
-    assert study.groups["mr-sl-mixup"].augmentation.chance() == 0.5
-    assert study.groups["mr-sl-cutmix"].augmentation.chance() == 0.75
-    published = {name: system.published for name, system in study.systems.items()}
-    assert published == {"featex-mixup": 63.62, "mr-sl-mixup": 64.42, "mr-sl-cutmix": 64.21, "mr-sl": 64.72}
+    assert {name: system.published["official"] for name, system in study.systems.items()} == PUBLISHED
+    row = study.systems["mr-sl-pa-as"]
+    assert (row.id, row.published["slider"], row.published["gearbox"]) == ("③", 91.11, 64.31)
+    assert all(len(system.published) == 8 for system in study.systems.values())
+    labels, core_set = study.pseudo_labels, study.core_set
+    assert (labels.clusters, labels.threshold, labels.encoder.epochs, labels.encoder.batch_size) == (16, 0.95, 6, 32)
+    assert core_set is not None
+    assert (core_set.group, core_set.epoch, core_set.percentile, core_set.most) == ("mr-sl-pa-mixup", 18, 100, 100)
     assert (study.backend.clusters, study.ensemble.percentile) == (16, 90)
 
 
@@ -79,5 +104,13 @@ def test_ci_runs_what_the_readme_names() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "make check" in script
     assert "make test" in script
-    workflow_free = yaml.safe_load((ROOT / "configs" / "studies" / "demo.yaml").read_text())
-    assert set(workflow_free["systems"]) == {"featex-mixup", "mr-sl-mixup", "mr-sl-cutmix", "mr-sl"}
+
+
+@pytest.mark.parametrize("name", ["demo", "real_mini_ten_rows", "table1"])
+def test_ten_rows_are_the_reports(name: str) -> None:
+    study = load_study(ROOT / "configs" / "studies" / f"{name}.yaml")
+    table1 = load_study(ROOT / "configs" / "studies" / "table1.yaml")
+    assert list(study.systems) == list(PUBLISHED)
+    for key, system in study.systems.items():
+        asked = table1.systems[key]
+        assert (system.groups, system.id, study.score_of(key)) == (asked.groups, asked.id, table1.score_of(key))

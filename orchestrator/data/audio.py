@@ -20,6 +20,7 @@ STREAMED_SIZES = (0, 0xFFFFFFFF)  # written by programs that cannot seek back to
 # Product of the reduced rates, the size of the resampling filter: 441 x 160 at 44.1 kHz; 44,099 Hz would need 5 GB.
 MAX_FILTER_SIZE = 1_000_000
 UNKNOWN_FRAMES = 1 << 60
+MP3_TAG_REACH = 4096  # bytes after the ID3 tag that surely hold the first frame's beginning
 
 
 class BadClip(DataError):  # noqa: N818
@@ -43,7 +44,7 @@ class DecodedClip(NamedTuple):
 
 
 def decode(data: bytes, name: str, min_seconds: float, max_seconds: float = 600.0) -> DecodedClip:
-    """Decode a WAV or FLAC file's bytes: its first channel, at 16 kHz, as int16.
+    """Decode the bytes of a WAV, FLAC, OGG or MP3 file: its first channel, at 16 kHz, as int16.
 
     16-bit files at 16 kHz come out bit for bit; others are converted with rounding and clipping. The first channel of a
     two-channel clip (DCASE 2026) is the microphone near the machine. Raises BadClip (with `name`) for whatever could
@@ -60,9 +61,10 @@ def decode(data: bytes, name: str, min_seconds: float, max_seconds: float = 600.
 def _decode(data: bytes, max_seconds: float) -> DecodedClip:
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            _check_header(file, max_seconds)
+            promised = None if _is_estimate(file, data) else file.frames
+            _check_header(file, promised, max_seconds)
             exact = file.subtype in EXACT_IN_INT16
-            first_channel = _read_first_channel(file, "int16" if exact else "float64")
+            first_channel = _read_first_channel(file, "int16" if exact else "float64", promised, max_seconds)
             rate, channels = file.samplerate, file.channels
     except soundfile.SoundFileError as error:
         raise BadClip(f"not readable audio: {_message(error)}") from None
@@ -78,35 +80,51 @@ def _message(error: Exception) -> str:
     return getattr(error, "error_string", str(error)).strip().rstrip(".")
 
 
-def _check_header(file: soundfile.SoundFile, max_seconds: float) -> None:
+def _is_estimate(file: soundfile.SoundFile, data: bytes) -> bool:
+    """Whether the library guessed the length: an MP3 without a tag that counts its frames may seem 10 times as long."""
+    if file.format != "MP3":
+        return False
+    size = data[6:10] if data[:3] == b"ID3" else bytes(4)  # a picture may lie before the first frame
+    begin = sum(byte << 7 * (3 - place) for place, byte in enumerate(size))
+    return not any(tag in data[begin : begin + MP3_TAG_REACH] for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def _check_header(file: soundfile.SoundFile, promised: int | None, max_seconds: float) -> None:
     """Refuse by the header's figures alone, before anything is allocated from them."""
-    if file.frames > UNKNOWN_FRAMES:
+    if promised is not None and promised > UNKNOWN_FRAMES:
         raise BadClip("its header does not say how long it is: decode and encode it again")
-    seconds = file.frames / file.samplerate
-    if seconds > max_seconds:
-        raise BadClip(f"too long: {seconds:.4g} s, at most {max_seconds:g} s are allowed")
+    _check_length((promised or 0) / file.samplerate, max_seconds)
     common = math.gcd(file.samplerate, SAMPLE_RATE)
     if file.samplerate * SAMPLE_RATE // common**2 > MAX_FILTER_SIZE:
         raise BadClip(f"sample rate {file.samplerate} Hz has no short ratio to {SAMPLE_RATE} Hz: resample it elsewhere")
 
 
-def _read_first_channel(file: soundfile.SoundFile, dtype: str) -> NDArray[Any]:
+def _check_length(seconds: float, max_seconds: float) -> None:
+    if seconds > max_seconds:
+        raise BadClip(f"too long: {seconds:.4g} s, at most {max_seconds:g} s are allowed")
+
+
+def _read_first_channel(
+    file: soundfile.SoundFile, dtype: str, promised: int | None, max_seconds: float
+) -> NDArray[Any]:
     """Decode in blocks, so that memory follows what the file holds and not what its header promises."""
     blocks: list[NDArray[Any]] = []
+    read = 0
     try:
         while True:
             block = file.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)
             blocks.append(block[:, 0].copy())
+            read += len(block)
+            _check_length(read / file.samplerate, max_seconds)
             if len(block) < BLOCK_FRAMES:
                 break
     except soundfile.SoundFileError as error:
         raise BadClip(
             f"truncated or damaged: the decoder stopped before sample {file.frames} ({_message(error)})"
         ) from None
-    samples = np.concatenate(blocks)
-    if len(samples) < file.frames:
-        raise BadClip(f"truncated: header promises {file.frames} samples, file has {len(samples)}")
-    return samples
+    if promised is not None and read < promised:
+        raise BadClip(f"truncated: header promises {promised} samples, file has {read}")
+    return np.concatenate(blocks)
 
 
 def _resample(samples: NDArray[Any], rate: int) -> NDArray[Any]:

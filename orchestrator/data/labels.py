@@ -1,6 +1,14 @@
-"""The classes that an extractor learns to tell apart: every (machine, section, attribute, domain) seen in training."""
+"""The classes that an extractor learns to tell apart, and which of them each training clip may have.
+
+A clip has the class (machine, section, attribute, domain). Where pseudo-labels are used, a clip of a machine without
+attributes has a set of them; an external clip has a class of its own kind.
+
+Shapes: A training clips, C classes.
+"""
 
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,50 +19,57 @@ from numpy.typing import NDArray
 from orchestrator.errors import DataError
 
 CLASS_COLUMNS = ("machine", "section", "attribute", "domain")
+PSEUDO = "pseudo_{:02d}"
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """The ordered classes; a class is the string "machine|section|attribute|domain", its index the output unit.
+class LabelSets:
+    """Training clips and the classes that each may have, by name ("machine|section|attribute|domain").
 
-    Names sort by code point, so the same data gives the same indices wherever it is read.
+    Classes sort by code point, so the same data gives the same indices wherever it is read.
     """
 
-    class_names: tuple[str, ...]
+    clip_ids: tuple[str, ...]
+    names: tuple[tuple[str, ...], ...]  # at least one a clip
 
-    def __len__(self) -> int:
-        return len(self.class_names)
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Every class that occurs, in the order of the output units."""
+        return tuple(sorted({name for names in self.names for name in names}))
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the classes and their order: 32 hex digits."""
-        return hashlib.blake2b("\n".join(self.class_names).encode(), digest_size=16).hexdigest()
+        """Identity of the classes and of who has which: 32 hex digits, whatever the order of clips."""
+        rows = sorted((clip, sorted(names)) for clip, names in zip(self.clip_ids, self.names, strict=True))
+        return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
-    def indices(self, clips: pa.Table) -> NDArray[np.int64]:
-        """Class of every row of a clip table: int64 (rows,). DataError where a class was not in the training clips."""
-        index = {name: position for position, name in enumerate(self.class_names)}
-        names = class_names(clips)
-        unknown = sorted(set(names) - index.keys())
-        if unknown:
-            raise DataError(
-                f"{len(unknown)} classes are not among the {len(self)} of the training clips, for example "
-                f"{', '.join(unknown[:5])}; give labels to training clips only, or scan the folders again (asd scan)"
-            )
-        return np.array([index[name] for name in names], dtype=np.int64)
+    def matrix(self) -> NDArray[np.bool_]:
+        """The label sets: bool (A, C)."""
+        index = {name: position for position, name in enumerate(self.classes)}
+        labels_AC = np.zeros((len(self.names), len(self.classes)), bool)
+        for row, names in zip(labels_AC, self.names, strict=True):
+            row[[index[name] for name in names]] = True
+        return labels_AC
 
 
-def class_names(clips: pa.Table) -> list[str]:
-    """The class "machine|section|attribute|domain" of every row."""
-    columns = [clips[name].to_pylist() for name in CLASS_COLUMNS]
-    return ["|".join(parts) for parts in zip(*columns, strict=True)]
+def label_sets(
+    train: pa.Table, pseudo: Mapping[str, Sequence[int]] | None = None, external: pa.Table | None = None
+) -> LabelSets:
+    """The classes of training clips (148 on DCASE 2024), then of external ones.
 
-
-def build_vocabulary(clips: pa.Table) -> Vocabulary:
-    """Collect the classes of the usable training clips (148 on DCASE 2024); test clips never add one."""
-    rows = zip(class_names(clips), clips["split"].to_pylist(), clips["problem"].to_pylist(), strict=True)
-    names = {name for name, split, problem in rows if split == "train" and not problem}
-    if not names:
+    `pseudo` maps clip ids to pseudo-attributes, which replace the attribute. `external` has clip_id, mid and machine.
+    DataError where there is no clip.
+    """
+    if not len(train):
         raise DataError(
             "no usable training clip, so there is no class to learn; see what was found with: asd scan ROOT"
         )
-    return Vocabulary(tuple(sorted(names)))
+    ids, names = [], []
+    for row in train.select(["clip_id", *CLASS_COLUMNS]).to_pylist():
+        attributes = [PSEUDO.format(n) for n in (pseudo or {}).get(row["clip_id"], ())] or [row["attribute"]]
+        ids.append(row["clip_id"])
+        names.append(tuple("|".join([row["machine"], row["section"], a, row["domain"]]) for a in attributes))
+    for row in external.select(["clip_id", "mid", "machine"]).to_pylist() if external is not None else []:
+        ids.append(row["clip_id"])
+        names.append((f"external||{row['mid']}+{row['machine']}|",))
+    return LabelSets(tuple(ids), tuple(names))

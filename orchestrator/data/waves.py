@@ -74,3 +74,9 @@ class WaveBank:
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         return batch.float() / FULL_SCALE
+
+    def whole(self, row: int) -> Tensor:
+        """One clip at its own length: float32 (samples,) in [-1, 1) on the bank's device."""
+        start = self.start_A[row]
+        clip = self.samples[self.part_A[row]][start : start + self.length_A[row]]
+        return torch.tensor(clip, device=self.device).float() / FULL_SCALE

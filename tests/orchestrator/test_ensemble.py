@@ -9,6 +9,8 @@ from hypothesis.extra import numpy as npst
 
 from orchestrator.ensemble import RULES, mean, median, rank_mean, score_matrix, z_mean
 from orchestrator.errors import DataError
+from orchestrator.members import Member
+from orchestrator.recipes import AutoencoderRecipe, ExtractorRecipe
 
 # Two machines, in an order that mixes them: a fan clip, a pump clip, and so on.
 CLIPS = pa.table(
@@ -23,12 +25,15 @@ CLIPS = pa.table(
 FAN, PUMP = [0, 2, 4], [1, 3, 5]
 
 
-def rows(member, seed, values, epoch=1, clips=CLIPS):
+def member(name, seed=0, epochs=(1,)):
+    recipe = ExtractorRecipe(epochs=max(epochs), checkpoints=epochs)
+    return Member(name, seed, recipe, name, "data")  # the name stands for what it learned
+
+
+def rows(member, values, epoch=1, clips=CLIPS, output="distance"):
     ids = clips["clip_id"].to_pylist()
-    return [
-        {"member": member, "seed": seed, "epoch": epoch, "clip_id": clip, "score": float(value)}
-        for clip, value in zip(ids, values, strict=True)
-    ]
+    told = {"member": member.hash, "seed": member.seed, "epoch": epoch, "output": output}
+    return [{**told, "clip_id": clip, "score": float(value)} for clip, value in zip(ids, values, strict=True)]
 
 
 def scores(*parts):
@@ -38,43 +43,59 @@ def scores(*parts):
 # Gathering members
 
 
+A, B = member("a"), member("b")
+
+
 def test_a_row_for_each_member_and_checkpoint_in_the_order_of_the_clips():
-    table = scores(rows("b", 0, range(6)), rows("a", 0, range(10, 16), epoch=2), rows("a", 0, range(20, 26)))
-    matrix = score_matrix(table.take([5, 17, 0, *range(1, 5), *range(6, 17)]), ["a", "b"], CLIPS)
-    assert matrix.tolist() == [[20, 21, 22, 23, 24, 25], [10, 11, 12, 13, 14, 15], [0, 1, 2, 3, 4, 5]]
+    late = member("a", epochs=(1, 2))
+    table = scores(rows(B, range(6)), rows(late, range(10, 16), epoch=2), rows(late, range(20, 26)))
+    matrix = score_matrix(table.take([5, 17, 0, *range(1, 5), *range(6, 17)]), [late, B], CLIPS, "distance")
+    assert sorted(matrix.tolist()) == [[0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15], [20, 21, 22, 23, 24, 25]]
 
 
-def test_members_of_other_systems_and_seeds_do_not_count():
-    table = scores(rows("a", 0, [1] * 6), rows("b", 1, [2] * 6), rows("other", 0, [9] * 6))
-    assert score_matrix(table, ["a", "b"], CLIPS).mean() == 1.5
-    assert score_matrix(table, ["a", "b"], CLIPS, seed=1).tolist() == [[2] * 6]
+def test_members_of_other_systems_seeds_and_outputs_do_not_count():
+    b = member("b", seed=1)
+    table = scores(rows(A, [1] * 6), rows(b, [2] * 6), rows(member("c"), [9] * 6), rows(A, [7] * 6, output="mse"))
+    assert score_matrix(table, [A, b], CLIPS, "distance").mean() == 1.5
+    assert score_matrix(table, [A, b], CLIPS, "distance", seed=1).tolist() == [[2] * 6]
+    assert score_matrix(table, [A], CLIPS, "mse").tolist() == [[7] * 6]
 
 
-def test_a_member_without_any_score_is_missed():
-    table = scores(rows("a", 0, range(6)))
-    with pytest.raises(DataError, match=r"misses .*b.*run `asd run STUDY` again"):
-        score_matrix(table, ["a", "b"], CLIPS)
+def test_members_of_one_machine_each_fill_a_row_together():
+    recipe = AutoencoderRecipe(kind="autoencoder", epochs=1)
+    fan, pump = (Member("ae", 0, recipe, "", machine, machine) for machine in ("fan", "pump"))
+    table = scores(rows(fan, [1, 2, 3], clips=CLIPS.take(FAN)), rows(pump, [4, 5, 6], clips=CLIPS.take(PUMP)))
+    assert score_matrix(table, [fan, pump], CLIPS, "distance").tolist() == [[1, 4, 2, 5, 3, 6]]
+    with pytest.raises(DataError, match="misses clips"):
+        score_matrix(table, [fan], CLIPS, "distance")
+
+
+def test_a_member_or_a_checkpoint_without_any_score_is_missed():
+    table = scores(rows(A, range(6)))
+    with pytest.raises(DataError, match=rf"{B.hash} epoch 1.*run `asd run STUDY` again"):
+        score_matrix(table, [A, B], CLIPS, "distance")
+    late = member("a", epochs=(1, 2))
+    with pytest.raises(DataError, match=rf"of {late.hash} epoch 2; run"):
+        score_matrix(scores(rows(late, range(6))), [late], CLIPS, "distance")
     with pytest.raises(DataError, match="run `asd run STUDY` again"):
-        score_matrix(table, ["b"], CLIPS)
-    with pytest.raises(DataError, match="run `asd run STUDY` again"):
-        score_matrix(table, ["a"], CLIPS, seed=5)
+        score_matrix(table, [A], CLIPS, "distance", seed=5)
 
 
 def test_a_clip_that_a_member_did_not_score_is_missed():
-    table = scores(rows("a", 0, range(6)), rows("b", 0, range(6))[:-1])
-    with pytest.raises(DataError, match="misses members or clips"):
-        score_matrix(table, ["a", "b"], CLIPS)
+    table = scores(rows(A, range(6)), rows(B, range(6))[:-1])
+    with pytest.raises(DataError, match=rf"misses clips.*{B.hash}"):
+        score_matrix(table, [A, B], CLIPS, "distance")
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf])
 def test_a_score_that_is_not_finite_is_missed(score):
-    with pytest.raises(DataError, match="misses members or clips"):
-        score_matrix(scores(rows("a", 0, [0, 1, score, 3, 4, 5])), ["a"], CLIPS)
+    with pytest.raises(DataError, match="misses clips, or finite scores"):
+        score_matrix(scores(rows(A, [0, 1, score, 3, 4, 5])), [A], CLIPS, "distance")
 
 
 def test_scores_of_clips_that_are_not_of_the_study_do_not_count():
-    table = scores(rows("a", 0, range(6)))
-    assert score_matrix(table, ["a"], CLIPS.slice(1, 3)).tolist() == [[1, 2, 3]]
+    table = scores(rows(A, range(6)))
+    assert score_matrix(table, [A], CLIPS.slice(1, 3), "distance").tolist() == [[1, 2, 3]]
 
 
 # The rules

@@ -2,21 +2,17 @@
 
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import farm
-from orchestrator.config import BackendConfig, Recipe
-from orchestrator.data.labels import Vocabulary
-from orchestrator.farm import MemberQueue, Reporter, Status, Work, training_rows
+from orchestrator.farm import MemberQueue, Reporter, Status
 from orchestrator.members import Member
-from orchestrator.storage import Store
+from orchestrator.recipes import ExtractorRecipe
 
 Queue: Any = MemberQueue.__ray_metadata__.modified_class  # type: ignore[attr-defined]  # the class without Ray
-RECIPE = Recipe.model_validate({"epochs": 2, "checkpoints": [2]})
+RECIPE = ExtractorRecipe.model_validate({"epochs": 2, "checkpoints": [2]})
 WORK: Any = object()
 
 
@@ -137,33 +133,3 @@ def test_a_reporter_speaks_twice_a_second_and_loses_no_clip(monkeypatch: pytest.
     doing = {"member": "mixup seed 0", "stage": "epoch 1/2"}
     assert queue.progress.calls == [(1, doing, 10), (1, doing, 30)]  # at 100.0 and 100.6
     assert report.clips == 10  # goes with the next
-
-
-def test_steps_become_clips_passed_since_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    def two_epochs(*, on_step: Any, **_: Any) -> None:
-        for epoch, clips in ((1, 64), (1, 100), (2, 64), (2, 100), (3, 100), (4, 100)):
-            on_step(epoch, clips)
-
-    monkeypatch.setattr(farm, "train_member", two_epochs)
-    monkeypatch.setattr(farm, "score_member", lambda *, on_step, **_: [on_step(64), on_step(6)])
-    work = Work(Store.at("/nowhere"), pa.table({}), [], np.arange(2), np.eye(2, dtype=bool), BackendConfig())
-    told: list[tuple[str, int]] = []
-    farm.work_on(members(1)[0], work, object(), lambda stage, clips: told.append((stage, clips)))  # type: ignore[arg-type]
-    assert [clips for _, clips in told] == [64, 36, 64, 36, 100, 100, 64, 6]
-    assert [stage for stage, _ in told][-3:] == ["epoch 4/2", "scoring", "scoring"]
-
-
-def test_training_rows_and_their_labels() -> None:
-    clips = pa.table(
-        {
-            "split": ["test", "train", "train", "test", "train"],
-            "machine": ["fan", "fan", "fan", "fan", "fan"],
-            "section": ["00"] * 5,
-            "attribute": ["x", "n_A", "n_B", "y", "n_A"],
-            "domain": ["source"] * 5,
-        }
-    )
-    vocabulary = Vocabulary(("fan|00|n_A|source", "fan|00|n_B|source", "fan|00|n_C|source"))
-    work = training_rows(Store.at("/nowhere"), clips, vocabulary, BackendConfig(), [])
-    assert work.train_rows.tolist() == [1, 2, 4]
-    assert work.labels.tolist() == [[True, False, False], [False, True, False], [True, False, False]]

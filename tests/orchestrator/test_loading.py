@@ -8,9 +8,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import Recipe, Study
+from orchestrator.config import Study
 from orchestrator.errors import ConfigError
 from orchestrator.loading import load_study, study_yaml
+from orchestrator.recipes import ExtractorRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = """
@@ -141,7 +142,10 @@ def test_an_override_that_cannot_be_applied_is_quoted(file: Path, override: str)
         ("groups.g.augmentation.knid=none", "groups.g.augmentation.knid: unknown key; did you mean `kind`?"),
         ("systems.s.group=[g]", "systems.s.group: unknown key; did you mean `groups`?"),
         ("groups.g.augmentation.kind=mixip", "did you mean `mixup`?"),
-        ("groups.g.branches.1.kind=stfft", "any of the expected tags: 'dft', 'stft'"),
+        (
+            "groups.g.branches.1.kind=stfft",
+            "groups.g.branches.1.kind: 'stfft' is no kind of this; did you mean `stft`? Valid: 'dft', 'stft'",
+        ),
         ("zzzz=3", "zzzz: unknown key. Valid: name, storage, data"),
         ("seeds=0", "seeds: Input should be a valid list (given: 0); meant is: a list, or a number N"),
         ("recipe=3", "recipe: must be a mapping of recipe fields (given: 3)"),
@@ -165,7 +169,7 @@ def test_all_mistakes_are_told_at_once(file: Path) -> None:
         file, "recipe.epochz=1", "groups.g.batch_size=1", "backend.n_init=0", "nam=x", "systems.s.published=101"
     )
     assert "5 mistake(s)" in said
-    for place in ("recipe.epochz", "groups.g.batch_size", "backend.n_init", "nam", "systems.s.published"):
+    for place in ("recipe.epochz", "groups.g.batch_size", "backend.n_init", "nam", "systems.s.published.official"):
         assert f"  - {place}: " in said
 
 
@@ -226,7 +230,7 @@ def test_odd_files_are_config_errors(file: Path, text: bytes) -> None:
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
-FIELDS = [*Study.model_fields, *Recipe.model_fields, "recipe", "kind", "g", "h", "s", "root", "n_fft", "tmn"]
+FIELDS = [*Study.model_fields, *ExtractorRecipe.model_fields, "recipe", "kind", "g", "h", "s", "root", "n_fft", "tmn"]
 names = st.sampled_from(FIELDS) | st.text(max_size=5)
 trees = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4), max_leaves=12

@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config import Recipe
 from orchestrator.members import DONE, LAST, Member, checkpoint_name, digest, is_done, last_epoch
+from orchestrator.recipes import ExtractorRecipe
 from orchestrator.storage import Store
 
-RECIPE = Recipe.model_validate({"epochs": 2, "checkpoints": [2], "clip_seconds": 5.0})
+RECIPE = ExtractorRecipe.model_validate({"epochs": 2, "checkpoints": [2], "clip_seconds": 5.0})
 MEMBER = Member("mixup", 3, RECIPE, "c" * 32, "d" * 32)
 
 
 def changed(**fields: object) -> Member:
-    return MEMBER._replace(recipe=Recipe.model_validate(RECIPE.model_dump() | fields))
+    return MEMBER._replace(recipe=ExtractorRecipe.model_validate(RECIPE.model_dump() | fields))
 
 
 def test_the_hash_of_a_known_member_never_changes() -> None:
     """Whoever breaks this makes every trained member of every user worthless: raise SCIENCE_VERSION only on purpose."""
-    assert MEMBER.hash == "01b6c24b637b0b3d"
+    assert MEMBER.hash == "a5191420c17826e8"
 
 
 def test_a_digest_recomputed_by_hand() -> None:
@@ -36,6 +36,7 @@ def test_a_digest_recomputed_by_hand() -> None:
         MEMBER._replace(seed=4),
         MEMBER._replace(classes="e" * 32),
         MEMBER._replace(data="e" * 32),
+        MEMBER._replace(machine="fan"),
         changed(learning_rate=2e-3),
         changed(epochs=3),
         changed(checkpoints=[1, 2]),
@@ -53,9 +54,21 @@ def test_the_hash_does_not_depend_on_the_group() -> None:
     assert MEMBER._replace(group="another").hash == MEMBER.hash
 
 
+def test_asking_for_a_core_set_that_came_out_empty_changes_nothing() -> None:
+    assert changed(core_set=True, pseudo_labels=True).hash == MEMBER.hash
+
+
+def test_networks_of_one_machine_each_form_a_series() -> None:
+    fan, pump = (MEMBER._replace(machine=machine, data=machine * 8) for machine in ("fan", "pump"))
+    assert fan.hash != pump.hash
+    assert fan.series == pump.series
+    assert fan._replace(seed=9).series != fan.series
+    assert MEMBER.series == MEMBER.hash
+
+
 def test_the_identity_is_whole_and_is_json() -> None:
-    assert set(MEMBER.identity) == {"science", "recipe", "seed", "classes", "data"}
-    assert set(MEMBER.identity["recipe"]) == set(Recipe.model_fields)
+    assert set(MEMBER.identity) == {"science", "recipe", "seed", "classes", "data", "machine"}
+    assert set(MEMBER.identity["recipe"]) == set(ExtractorRecipe.model_fields) - {"pseudo_labels", "core_set"}
     assert json.loads(json.dumps(MEMBER.identity)) == MEMBER.identity
 
 

@@ -16,6 +16,8 @@ from orchestrator.config import Study
 from orchestrator.data.truth import TRUTH_SCHEMA
 from orchestrator.errors import DataError
 from orchestrator.evaluation import evaluate_folder
+from orchestrator.members import Member
+from orchestrator.recipes import ExtractorRecipe
 from orchestrator.results import make_results, results_table, table_rows, write_results
 from orchestrator.storage import Store
 
@@ -27,7 +29,8 @@ MEMBERS = {  # (group, seed): the scores of the fan's test clips
     ("h", 0): (14, 4, 3, 9),
     ("h", 1): (14, 4, 3, 9),
 }
-GROUPS = {"g": ["g-0", "g-1"], "h": ["h-0", "h-1"]}
+RECIPE = ExtractorRecipe(epochs=2, checkpoints=(1, 2))
+GROUPS = {group: [Member(group, seed, RECIPE, group, "") for seed in (0, 1)] for group in "gh"}
 SEED_0 = 42 / 61  # of g-0 alone: AUC 1 and 1/2, pAUC 14/19 (half of the anomalies found before any false alarm)
 
 
@@ -55,7 +58,14 @@ CLIPS = pa.Table.from_pylist(FAN_CLIPS + PUMP_CLIPS)
 def scores(clips=CLIPS) -> pa.Table:
     return pa.Table.from_pylist(
         [
-            {"member": f"{group}-{seed}", "seed": seed, "epoch": epoch, "clip_id": clip_id, "score": float(score + add)}
+            {
+                "member": GROUPS[group][seed].hash,
+                "seed": seed,
+                "epoch": epoch,
+                "output": "distance",
+                "clip_id": clip_id,
+                "score": float(score + add),
+            }
             for (group, seed), test in MEMBERS.items()
             for epoch, add in ((1, -1), (2, 1))
             for clip_id, score in zip(clips["clip_id"].to_pylist(), (*FAN_TRAIN, *test, *PUMP), strict=True)
@@ -104,7 +114,7 @@ def test_seeds_are_evaluated_alone():
 
 
 def test_one_seed_has_no_spread():
-    groups = {"g": ["g-0"], "h": ["h-0"]}
+    groups = {group: members[:1] for group, members in GROUPS.items()}
     one = make_results(study(seeds=[0]), CLIPS, groups, scores()).systems[0]
     assert one.seed_scores == pytest.approx([SEED_0])
     assert one.official == pytest.approx(SEED_0)
@@ -141,8 +151,9 @@ def test_sections_are_named_where_a_machine_has_several():
 
 def test_a_member_without_scores_stops_the_results():
     table = scores()
-    kept = table.filter(pa.array([member != "h-1" for member in table["member"].to_pylist()]))
-    with pytest.raises(DataError, match=r"misses members h-1; run `asd run STUDY` again"):
+    lost = GROUPS["h"][1].hash
+    kept = table.filter(pa.array([member != lost for member in table["member"].to_pylist()]))
+    with pytest.raises(DataError, match=rf"{lost} epoch 1.*run `asd run STUDY` again"):
         make_results(study(), CLIPS, GROUPS, kept)
 
 
@@ -187,6 +198,9 @@ def test_files_hold_what_the_results_say(tmp_path):
         "section_00_test_0000.wav,5.0\nsection_00_test_0001.wav,6.0\n"
     )
     assert Store.at(tmp_path).read_table("scores.parquet").equals(found.scores)
+    kept = Store.at(folder).read_table("test_scores.parquet")
+    assert kept.column_names == [*found.systems[1].challenge.column_names, "seed_0", "seed_1"]
+    assert kept["seed_0"].to_pylist()[:4] == [8, 6, 4.5, 6.5]  # the mean of (2, 8, 6, 4) and (14, 4, 3, 9)
 
 
 def test_unlabelled_clips_give_files_and_no_figures(tmp_path):
@@ -198,7 +212,7 @@ def test_unlabelled_clips_give_files_and_no_figures(tmp_path):
     names = {path.name for path in (tmp_path / "systems/one").iterdir()}
     places = ("fan_section_00", "pump_section_00")
     files = {f"{kind}_{place}_test.csv" for kind in ("anomaly_score", "decision_result") for place in places}
-    assert names == files | {"thresholds.csv"}
+    assert names == files | {"thresholds.csv", "test_scores.parquet"}
     assert table_rows(found)[1] == ["One", "4", *[""] * 8, "66.24"]
     assert results_table(found).row_count == 2
 

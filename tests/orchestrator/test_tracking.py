@@ -105,7 +105,7 @@ def start(one: Tracker, text: str = "name: demo\n") -> Tracker:
 
 def member(one: Tracker, name: str = "m0", history: Any = HISTORY, **named: Any) -> None:
     told = {"params": {"epochs": 3}, "metrics": {"train_seconds": 6.5}, **named}
-    one.log_member(system="sys", member=name, group="mixup", seed=3, history=history, **told)
+    one.log_member(parent=("system", "sys"), member=name, title="mixup seed 3", history=history, **told)
 
 
 def runs(uri: str, study: str) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def test_a_store_that_cannot_be_used_is_said_once(folder: Path) -> None:
 def test_our_own_mistakes_are_not_swallowed(uri: str, folder: Path) -> None:
     with pytest.raises(KeyError):
         start(tracker(uri, folder, "mistake")).log_member(
-            system="s", member="m", group="g", seed=0, params={}, history=[{"loss": 1.0}], metrics={}
+            parent=("system", "s"), member="m", title="g seed 0", params={}, history=[{"loss": 1.0}], metrics={}
         )
 
 
@@ -305,7 +305,7 @@ def test_a_server_that_dies_costs_nothing_and_misses_nothing_in_the_end(server: 
     member(one, "m0")
     server.down()
     for name in ("m1", "m2"):
-        one.log_member(system="sys", member=name, group=name, seed=0, params={}, history=HISTORY, metrics={})
+        one.log_member(parent=("system", "sys"), member=name, title=name, params={}, history=HISTORY, metrics={})
     one.finish(metrics={"official_best": 1.0}, files=[report])
     assert len(said) == 1
     assert server.uri in said[0]
@@ -314,7 +314,7 @@ def test_a_server_that_dies_costs_nothing_and_misses_nothing_in_the_end(server: 
     two = start(tracker(server.uri, folder, "served"))
     member(two, "m0", history=[*HISTORY, {"epoch": 4, "loss": math.nan}])
     for name in ("m1", "m2"):
-        two.log_member(system="sys", member=name, group=name, seed=0, params={}, history=HISTORY, metrics={})
+        two.log_member(parent=("system", "sys"), member=name, title=name, params={}, history=HISTORY, metrics={})
     two.finish(metrics={"official_best": 1.0}, files=[report])
     found = runs(server.uri, "served")
     assert set(found) == {"served", "sys", "mixup seed 3", "m1 seed 0", "m2 seed 0"}

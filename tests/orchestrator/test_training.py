@@ -1,23 +1,28 @@
 """The training loop: reproducible, resumable after every epoch, and honest about what it cannot do."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from orchestrator.config import Augmentation, Recipe, StftBranchConfig
 from orchestrator.data.waves import WaveBank, pack
 from orchestrator.errors import TrainingError
+from orchestrator.recipes import Augmentation, AutoencoderRecipe, EncoderRecipe, ExtractorRecipe, StftBranchConfig
 from orchestrator.storage import Store
-from orchestrator.training import TrainingSet, batches, epoch_seed, load_checkpoint, train_member
+from orchestrator.trainees.autoencoder import AutoencoderTrainee
+from orchestrator.trainees.encoder import EncoderTrainee
+from orchestrator.trainees.extractor import ExtractorTrainee, TrainingSet, load_extractor
+from orchestrator.training import Trainee, batches, epoch_seed, train_member
 
 BRANCHES = (StftBranchConfig(kind="stft", n_fft=256, tmn=False), StftBranchConfig(kind="stft", n_fft=128, tmn=True))
 
 
-def recipe(**changes: object) -> Recipe:
+def recipe(**changes: object) -> ExtractorRecipe:
     basis = {"clip_seconds": 0.5, "branches": BRANCHES, "batch_size": 4, "epochs": 3, "checkpoints": (2, 3)}
-    return Recipe(**(basis | changes))
+    return ExtractorRecipe(**(basis | changes))
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +34,59 @@ def data() -> TrainingSet:
     return TrainingSet(WaveBank([pack(clips[:4]), pack(clips[4:])]), torch.arange(10), labels)
 
 
-def weights(folder: Store, made: Recipe) -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder, made, made.checkpoints[-1]).state_dict()
+def train(made: ExtractorRecipe, seed: int, data: TrainingSet, folder: Store, **named: Any) -> list[dict[str, float]]:
+    return train_member(
+        trainee=lambda: ExtractorTrainee(made, seed, data), recipe=made, seed=seed, folder=folder, identity={}, **named
+    )
+
+
+def weights(folder: Store, made: ExtractorRecipe) -> dict[str, torch.Tensor]:
+    return load_extractor(folder, made, made.checkpoints[-1]).state_dict()
+
+
+def extractor(changes: dict) -> Callable[[TrainingSet], tuple[ExtractorRecipe, Callable[[], Trainee]]]:
+    made = recipe(**changes)
+    return lambda data: (made, lambda: ExtractorTrainee(made, 1, data))
+
+
+def encoder(data: TrainingSet) -> tuple[EncoderRecipe, Callable[[], Trainee]]:
+    made = EncoderRecipe(clip_seconds=0.5, n_fft=256, batch_size=4, epochs=3)
+    return made, lambda: EncoderTrainee(made, 1, data.bank, torch.arange(6), torch.arange(6, 10))
+
+
+def autoencoder(data: TrainingSet) -> tuple[AutoencoderRecipe, Callable[[], Trainee]]:
+    made = AutoencoderRecipe(kind="autoencoder", batch_size=20, epochs=3)
+    return made, lambda: AutoencoderTrainee(made, 1, data.bank, torch.arange(10))
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"augmentation": Augmentation(kind="cutmix")}, {"auxiliary_loss": "featex"}, {"adaptive_scale": True}],
-    ids=["mixup", "cutmix", "featex", "adaptive"],
+    "kind",
+    [
+        extractor({}),
+        extractor({"augmentation": Augmentation(kind="cutmix")}),
+        extractor({"auxiliary_loss": "featex"}),
+        extractor({"adaptive_scale": True}),
+        encoder,
+        autoencoder,
+    ],
+    ids=["mixup", "cutmix", "featex", "adaptive", "encoder", "autoencoder"],
 )
 def test_interrupted_after_any_epoch_ends_with_the_same_weights(
-    tmp_path: Path, data: TrainingSet, changes: dict
+    tmp_path: Path, data: TrainingSet, kind: Callable[[TrainingSet], tuple[Any, Callable[[], Trainee]]]
 ) -> None:
-    made = recipe(**changes)
+    made, trainee = kind(data)
     whole, cut = Store.at(tmp_path / "whole"), Store.at(tmp_path / "cut")
-    history = train_member(recipe=made, seed=1, data=data, folder=whole, identity={})
+
+    def go(folder: Store, **named: Any) -> list[dict[str, float]]:
+        return train_member(trainee=trainee, recipe=made, seed=1, folder=folder, identity={}, **named)
+
+    history = go(whole)
 
     class KilledError(Exception):
         pass
 
-    def die_in(epoch_to_die: int):
-        def step(epoch: int, clips: int) -> None:
+    def die_in(epoch_to_die: int) -> Callable[[int, float], None]:
+        def step(epoch: int, clips: float) -> None:
             if epoch == epoch_to_die and clips > 4:  # in the middle of the epoch
                 raise KilledError
 
@@ -57,27 +94,30 @@ def test_interrupted_after_any_epoch_ends_with_the_same_weights(
 
     for epoch in (1, 2, 3):
         with pytest.raises(KilledError):
-            train_member(recipe=made, seed=1, data=data, folder=cut, identity={}, on_step=die_in(epoch))
-    resumed = train_member(recipe=made, seed=1, data=data, folder=cut, identity={})
-    assert [row["loss"] for row in resumed] == [row["loss"] for row in history]
-    for name, tensor in weights(whole, made).items():
-        assert torch.equal(tensor, weights(cut, made)[name]), name
+            go(cut, on_step=die_in(epoch))
+    assert [row["loss"] for row in go(cut)] == [row["loss"] for row in history]
+    first, second = (
+        torch.load(tmp_path / name / "epoch_003.pt", weights_only=True)["model"] for name in ("whole", "cut")
+    )
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
 
 
 def test_the_loss_falls_and_another_seed_gives_other_weights(tmp_path: Path, data: TrainingSet) -> None:
     made = recipe(epochs=6, checkpoints=(6,), augmentation=Augmentation(kind="none"))
-    history = train_member(recipe=made, seed=0, data=data, folder=Store.at(tmp_path / "a"), identity={})
+    history = train(made, 0, data, Store.at(tmp_path / "a"))
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
-    train_member(recipe=made, seed=7, data=data, folder=Store.at(tmp_path / "b"), identity={})
+    train(made, 7, data, Store.at(tmp_path / "b"))
     first, second = (weights(Store.at(tmp_path / name), made) for name in "ab")
     assert not torch.equal(first["networks.0.project.weight"], second["networks.0.project.weight"])
 
 
 def test_a_done_member_is_not_touched(tmp_path: Path, data: TrainingSet) -> None:
     folder = Store.at(tmp_path / "m")
-    history = train_member(recipe=recipe(), seed=0, data=data, folder=folder, identity={})
+    history = train(recipe(), 0, data, folder)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()}
-    assert train_member(recipe=recipe(), seed=0, data=data, folder=folder, identity={}) == history
+    assert train(recipe(), 0, data, folder) == history
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()} == before
 
 
@@ -85,7 +125,7 @@ def test_a_left_over_part_of_a_checkpoint_is_ignored(tmp_path: Path, data: Train
     folder = Store.at(tmp_path / "m")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / ".last.pt.0a1b2c3d.part").write_bytes(b"half a checkpo")
-    train_member(recipe=recipe(), seed=0, data=data, folder=folder, identity={})
+    train(recipe(), 0, data, folder)
     assert folder.exists("done.json")
 
 
@@ -93,7 +133,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_way_out(tmp_path: 
     folder = Store.at(tmp_path / "m")
     broken = data._replace(bank=NaNBank([pack([np.ones(8000, np.int16)] * 10)]))
     with pytest.raises(TrainingError, match="learning_rate"):
-        train_member(recipe=recipe(), seed=0, data=broken, folder=folder, identity={})
+        train(recipe(), 0, broken, folder)
     assert not folder.exists("done.json")
     assert not folder.exists("last.pt")
 

@@ -1,7 +1,6 @@
-"""The class vocabulary, on the real names of DCASE 2024 and in small."""
+"""Label sets, on the real names of DCASE 2024 and in small."""
 
 import csv
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 from orchestrator.data.clips import CLIP_SCHEMA
 from orchestrator.data.dcase import parse_name
-from orchestrator.data.labels import Vocabulary, build_vocabulary
+from orchestrator.data.labels import LabelSets, label_sets
 from orchestrator.errors import DataError
 
 
@@ -19,7 +18,11 @@ def table_from_names(names: list[tuple[str, str, str]]) -> pa.Table:
     rows = []
     for machine, split, file_name in names:
         name = parse_name(file_name, split)
-        rows.append(dict.fromkeys(CLIP_SCHEMA.names) | vars(name) | {"machine": machine, "problem": ""})
+        rows.append(
+            dict.fromkeys(CLIP_SCHEMA.names)
+            | vars(name)
+            | {"machine": machine, "clip_id": f"{machine}/{file_name}", "problem": ""}
+        )
     return pa.Table.from_pylist(rows, schema=CLIP_SCHEMA)
 
 
@@ -43,48 +46,62 @@ def golden() -> pa.Table:
         return table_from_names([(row["machine"], row["split"], row["file_name"]) for row in csv.DictReader(file)])
 
 
+def train(names: list[tuple[str, str, str]]) -> pa.Table:
+    return table_from_names([name for name in names if name[1] == "train"])
+
+
 def test_classes_are_sorted_and_spelled_out():
-    vocabulary = build_vocabulary(table_from_names(SMALL))
-    assert vocabulary.class_names == (
+    labels = label_sets(train(SMALL))
+    assert labels.classes == (
         "fan|00|n_A|source",
         "fan|00|n_A|target",
         "fan|00|n_B|source",
         "fan|01|n_A|source",
     )
-    indices = vocabulary.indices(table_from_names(SMALL[:5]))
-    assert indices.dtype == np.int64
-    assert indices.tolist() == [2, 0, 1, 3, 2]
+    assert labels.matrix().dtype == bool
+    assert [np.flatnonzero(row).tolist() for row in labels.matrix()] == [[2], [0], [1], [3], [2]]
 
 
-def test_order_of_rows_does_not_matter_and_digests_tell_vocabularies_apart():
-    forward, backward = (build_vocabulary(table_from_names(names)) for names in (SMALL, SMALL[::-1]))
-    assert forward == backward
+def test_order_of_rows_does_not_matter_and_digests_tell_label_sets_apart():
+    forward, backward = (label_sets(train(names)) for names in (SMALL, SMALL[::-1]))
+    assert forward.classes == backward.classes
     assert forward.digest == backward.digest
-    assert build_vocabulary(table_from_names(SMALL[:2])).digest != forward.digest
-    assert Vocabulary(("a|b", "c")).digest != Vocabulary(("a", "b|c")).digest
+    assert label_sets(train(SMALL[:2])).digest != forward.digest
+    assert LabelSets(("1", "2"), (("a",), ("b",))).digest != LabelSets(("1", "2"), (("b",), ("a",))).digest
+    assert LabelSets(("1",), (("a", "b"),)).digest != LabelSets(("1",), (("a",),)).digest
 
 
-def test_bad_training_clips_and_test_clips_add_no_class():
-    table = table_from_names(SMALL)
-    problems = pa.array(["empty file", "", "", "", "empty file", ""])
-    table = table.set_column(CLIP_SCHEMA.get_field_index("problem"), "problem", problems)
-    assert "fan|00|n_B|source" not in build_vocabulary(table).class_names
+def test_no_training_clip_is_an_error():
     with pytest.raises(DataError, match="no usable training clip"):
-        build_vocabulary(table_from_names(SMALL[5:]))
+        label_sets(train(SMALL[5:]))
 
 
-def test_an_unknown_class_is_named():
-    with pytest.raises(DataError, match=r"1 classes are not among the 4 .*fan\|00\|n_X\|source"):
-        build_vocabulary(table_from_names(SMALL)).indices(table_from_names(SMALL))
+def test_pseudo_labels_replace_the_attribute_and_keep_the_domain():
+    first, _, third, *_ = (f"fan/{name}" for _, _, name in SMALL)
+    labels = label_sets(train(SMALL[:4]), pseudo={first: [3], third: [0, 12]})
+    assert labels.names == (
+        ("fan|00|pseudo_03|source",),
+        ("fan|00|n_A|source",),
+        ("fan|00|pseudo_00|target", "fan|00|pseudo_12|target"),
+        ("fan|01|n_A|source",),
+    )
+    assert labels.matrix().sum(axis=1).tolist() == [1, 1, 2, 1]
+    assert label_sets(train(SMALL[:4]), pseudo={}).digest == label_sets(train(SMALL[:4])).digest
+
+
+def test_external_clips_follow_as_classes_of_their_own():
+    external = pa.table({"clip_id": ["external/a", "external/b"], "mid": ["/m/1", "/m/1"], "machine": ["fan", "pump"]})
+    labels = label_sets(train(SMALL[:2]), external=external)
+    assert labels.clip_ids[2:] == ("external/a", "external/b")
+    assert labels.names[2:] == (("external||/m/1+fan|",), ("external||/m/1+pump|",))
+    nothing = label_sets(train(SMALL[:2]), external=external.slice(0, 0))
+    assert nothing.digest == label_sets(train(SMALL[:2])).digest  # an empty core-set is no core-set
 
 
 def test_dcase_2024_has_148_classes_of_1_to_990_clips(golden):
-    vocabulary = build_vocabulary(golden)
-    assert len(vocabulary) == 148
-    assert sum(name.endswith("|source") for name in vocabulary.class_names) == 94
-    train = golden.filter([split == "train" for split in golden["split"].to_pylist()])
-    indices = vocabulary.indices(train)
-    sizes = Counter(indices.tolist())
-    assert (min(sizes.values()), max(sizes.values()), len(sizes)) == (1, 990, 148)
-    targets = [sizes[i] for i, name in enumerate(vocabulary.class_names) if name.endswith("|target")]
-    assert max(targets) <= 10
+    labels = label_sets(golden.filter([split == "train" for split in golden["split"].to_pylist()]))
+    assert len(labels.classes) == 148
+    assert sum(name.endswith("|source") for name in labels.classes) == 94
+    sizes = labels.matrix().sum(axis=0)
+    assert (sizes.min(), sizes.max()) == (1, 990)
+    assert max(sizes[i] for i, name in enumerate(labels.classes) if name.endswith("|target")) <= 10

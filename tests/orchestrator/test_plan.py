@@ -14,8 +14,8 @@ from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.data.synth.faults import KINDS
 from orchestrator.errors import DataError
 from orchestrator.members import DONE, LAST, Member
-from orchestrator.scoring import few_clips_note, scores_name
-from orchestrator.study import Plan, checked_clips, estimated_seconds, make_plan, study_folder
+from orchestrator.plan import Plan, checked_clips, estimated_seconds, make_plan, study_folder
+from orchestrator.scoring import few_clips_note, output_name
 
 RECIPE = {
     "clip_seconds": 1.0,
@@ -129,7 +129,7 @@ def test_truth_labels_clips_whose_names_say_nothing_and_changes_no_score(tmp_pat
 
 def test_members_are_seeds_times_groups(made: Plan) -> None:
     assert list(made.groups) == ["one", "two"]
-    assert [made.members[h].seed for h in made.groups["one"] + made.groups["two"]] == [0, 1, 0, 1]
+    assert [member.seed for member in made.groups["one"] + made.groups["two"]] == [0, 1, 0, 1]
     assert len(made.members) == 4
     assert all(member.hash == key for key, member in made.members.items())
 
@@ -179,7 +179,7 @@ def keep(plan: Plan, member: Member, epoch: int, *, done: bool = False, scored: 
     if done:
         folder.write_json(DONE, {"history": []})
     if scored:
-        folder.write(scores_name(plan.key), b"scores")
+        folder.write(output_name(member, plan.key), b"scores")
 
 
 def test_states_and_the_work_left_computed_by_hand(factory: Path, tmp_path: Path) -> None:
