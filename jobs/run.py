@@ -37,7 +37,11 @@ def run(
         ("scores.parquet", "every member's score of every clip at every checkpoint"),
         ("members/", "checkpoints and backends; reused by the next run"),
         *([("pseudo_labels/", "labels of machines without attributes, with pictures")] if labelled else []),
-        *([("core_set/", "the external clips that were chosen, and why the others were not")] if external else []),
+        *(
+            [("core_set/", "the external clips that were chosen, with their audio; summary.json, problems.csv")]
+            if external
+            else []
+        ),
     ):
         console.print(f"  {name:<16} {what}")
     console.print("next:")

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.config import DataConfig, Study, uses_core_set, uses_pseudo_labels
-from orchestrator.coreset import Chooser, CoreSet, core_set_key, read_core_set
+from orchestrator.config import CoreSetConfig, DataConfig, Study, uses_core_set, uses_pseudo_labels
+from orchestrator.coreset import CoreSet, core_set_key, ledger_key, read_core_set
 from orchestrator.data import clips as clip_table
 from orchestrator.data.audioset import Shard, find_shards
 from orchestrator.data.labels import LabelSets, label_sets
 from orchestrator.data.truth import read_truth
 from orchestrator.errors import DataError
+from orchestrator.external_scoring import Chooser
 from orchestrator.members import Member, digest, is_done, last_epoch
 from orchestrator.pseudo_labels import EncoderPair, pseudo_labels_key, read_pseudo_labels
 from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe, ExtractorRecipe, GroupRecipe, Recipe
@@ -79,14 +80,29 @@ class Plan(NamedTuple):
     def pseudo_labels_folder(self) -> Store:
         return _pseudo_labels_folder(self.study, self.store, self.encoders)
 
+    def core_set_config(self) -> CoreSetConfig:
+        """How external clips are chosen, with the epoch of h filled in."""
+        config = self.study.core_set
+        assert config is not None
+        recipe = self.study.groups[config.group]
+        return config.model_copy(update={"epoch": config.epoch or recipe.checkpoints[-1]})
+
+    def chooser_hashes(self) -> list[str]:
+        assert self.study.core_set is not None
+        return [member.hash for member in self.groups[self.study.core_set.group]]
+
+    def external_scores(self) -> Store:
+        """Where h's scores of external clips are kept: another limit or number of clips scores nothing again."""
+        return self.store.child("external_scores", ledger_key(self.core_set_config(), self.chooser_hashes(), self.key))
+
     def chooser(self) -> Chooser:
         """h: the trained members that choose external clips."""
-        assert self.study.core_set is not None
-        members = self.groups[self.study.core_set.group]
+        config = self.core_set_config()
+        members = self.groups[config.group]
         recipe = members[0].recipe
         assert isinstance(recipe, ExtractorRecipe)
-        epoch = self.study.core_set.epoch or recipe.checkpoints[-1]
-        return Chooser(tuple(member.folder(self.store) for member in members), recipe, epoch, self.key)
+        assert config.epoch is not None
+        return Chooser(tuple(member.folder(self.store) for member in members), recipe, config.epoch, self.key)
 
 
 def study_folder(study: Study) -> Path:
@@ -198,8 +214,7 @@ def _core_set_folder(plan: Plan, shards: Sequence[Shard]) -> Store | None:
     config = plan.study.core_set
     if config is None or not shards or config.group not in plan.groups:
         return None
-    hashes = [member.hash for member in plan.groups[config.group]]
-    return plan.store.child("core_set", core_set_key(config, shards, hashes, plan.key))
+    return plan.store.child("core_set", core_set_key(plan.core_set_config(), shards, plan.chooser_hashes(), plan.key))
 
 
 def _known_core_set(folder: Store | None) -> CoreSet | None:

@@ -173,14 +173,14 @@ def _label(session: Session, plan: Plan) -> None:
 def _choose(session: Session, plan: Plan) -> CoreSet:
     """Algorithm 2 over the external audio, with the trained members of one group as h."""
     study, chooser = session.study, plan.chooser()
-    assert study.core_set is not None
     assert plan.core_set_folder is not None
     core_set = choose_core_set(
-        config=study.core_set,
+        config=plan.core_set_config(),
         shards=session.shards,
         chooser=chooser,
         original=_original_scores(plan, chooser.epoch),
         store=plan.core_set_folder,
+        ledger=plan.external_scores(),
         slots=find_slots(study.cluster, 1_000_000),
         on_progress=session.view.external,
         say=session.view.say,

@@ -151,9 +151,5 @@ def choose(world: World, store: Store, slots: Slots = ONE, **changes: Any) -> Co
 
 
 def ledger_files(store: Store) -> dict[str, Path]:
-    return {path.name: path for path in sorted(Path(store.root, "ledger").glob("*.parquet"))}
-
-
-def ledger_files(store: Store) -> dict[str, Path]:
     """The ledger's files by name."""
     return {path.name: path for path in sorted(Path(store.root, "ledger").glob("*.parquet"))}

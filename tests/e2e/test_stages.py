@@ -119,7 +119,7 @@ def test_killed_in_each_stage_it_goes_on_with_the_same_scores(asd: Callable, sta
     moments = [
         lambda: list(folder.glob("members/*/progress.json")),  # encoders, first extractors
         lambda: list(folder.glob("pseudo_labels/*/pseudo_labels.parquet")),  # before their members
-        lambda: list(folder.glob("core_set/*/ledger/*.parquet")),  # in the middle of external scoring
+        lambda: list(folder.glob("external_scores/*/*.parquet")),  # in the middle of external scoring
         lambda: list(folder.glob("core_set/*/summary.json")),  # before the last members
     ]
     for moment in moments:

@@ -1,6 +1,6 @@
 """Does the memory of core-set selection grow with the number of external clips? Prints a table of peaks.
 
-    python benchmarks/coreset_memory.py [CLIPS [FACTOR ...]]       default: 128 clips, factors 1 4 16
+    python tests/benchmarks/coreset_memory.py [CLIPS [FACTOR ...]]       default: 128 clips, factors 1 4 16
 
 Clips are 10 s of noise (WAV, 16 kHz, one class), h is three untrained extractors of one branch, two scorers on two
 CPUs. PSS counts shared pages (the object store) in parts, USS counts what a process owns alone.
