@@ -11,12 +11,15 @@ from models.networks import StftBranch
 
 
 class AttributeEncoder(nn.Module):
-    """An STFT branch on f_attr, the spectrogram with temporal mean normalisation: (B, T) -> (B, D) float32."""
+    """An STFT branch on f_attr, the spectrogram with temporal mean normalisation: (B, T) -> (B, D) float32.
 
-    def __init__(self, *, n_fft: int = 1024, embedding_dim: int = 128, autocast: bool = False) -> None:
+    Without `tmn` steady tones stay in; the report takes them out.
+    """
+
+    def __init__(self, *, n_fft: int = 1024, embedding_dim: int = 128, tmn: bool = True, autocast: bool = False) -> None:
         super().__init__()
         self.autocast = autocast
-        self.feature = AmplitudeSpectrogram(n_fft=n_fft, tmn=True)
+        self.feature = AmplitudeSpectrogram(n_fft=n_fft, tmn=tmn)
         self.network = StftBranch(bins=self.feature.bins, embedding_dim=embedding_dim)
 
     def forward(self, wave_BT: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ class EncoderRecipe(Frozen):
     kind: Literal["attribute_encoder"] = "attribute_encoder"
     clip_seconds: float = Field(18.0, gt=0, le=120, description="every clip is tiled or cropped to this")
     n_fft: int = Field(1024, ge=128, le=16384, multiple_of=2, description="window length in samples")
+    tmn: bool = Field(True, description="subtract each bin's temporal mean; steady machines may be told apart without")
     embedding_dim: int = Field(128, ge=2, le=4096)
     margin: float = Field(1.0, gt=0, description="of the triplet loss, Euclidean distance")
     min_snr_db: float = Field(-5.0, ge=-60, le=60, description="of the noise that other machines add")

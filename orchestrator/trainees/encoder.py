@@ -66,7 +66,10 @@ class EncoderTrainee:
 def build_encoder(recipe: EncoderRecipe) -> AttributeEncoder:
     """An encoder with the weights that torch's current random state gives."""
     return AttributeEncoder(
-        n_fft=recipe.n_fft, embedding_dim=recipe.embedding_dim, autocast=recipe.precision == "bfloat16"
+        n_fft=recipe.n_fft,
+        embedding_dim=recipe.embedding_dim,
+        tmn=recipe.tmn,
+        autocast=recipe.precision == "bfloat16",
     )
 
 
