@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating]
 
-# Okabe and Ito's colours for all kinds of colour vision, the yellow darkened for a white ground; black goes last.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#222222")
+# Okabe and Ito's colours for all kinds of colour vision, but wine for their yellow, which is lost on a white ground.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255", "#222222")
 MARKERS = ("o", "^")  # the second half of the groups repeats the colours with another shape
 SHOWN = len(COLOURS) * len(MARKERS)  # groups with a legend entry of their own: the largest
 LEGEND_COLUMNS = 2
@@ -123,7 +123,9 @@ def _matching(rows: Sequence[NDArray[np.int64]], like: Sequence[_Group]) -> list
     for other in like:
         if other.style < SHOWN:
             shared[:, other.style] = [len(np.intersect1d(own, other.rows)) for own in rows]
-    return [int(style) for style in linear_sum_assignment(shared, maximize=True)[1]]
+    # a group without a match of its own should at least not have the colour of the set that holds its clips
+    twin = np.roll(shared, len(COLOURS), axis=1)
+    return [int(style) for style in linear_sum_assignment(shared - 0.01 * twin, maximize=True)[1]]
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
@@ -135,7 +137,8 @@ def _scatter(axes: "Axes", plane_N2: NDArray[np.float64], groups: Sequence[_Grou
     """Grey first, then large groups before small ones, so that no small one is buried."""
     opacity = float(np.clip(15 / np.sqrt(len(plane_N2)), 0.3, 0.9))
     for layer, group in enumerate(sorted(groups, key=lambda g: (g.style < SHOWN, -len(g.rows))), 2):
-        axes.scatter(*plane_N2[group.rows].T, s=28, alpha=opacity, linewidths=0, zorder=layer, **group.look)
+        x, y = plane_N2[group.rows].T
+        axes.scatter(x, y, s=28, alpha=opacity, linewidths=0, zorder=layer, **group.look)
     axes.grid(color="#e6e6e6", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

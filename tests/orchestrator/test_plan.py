@@ -15,6 +15,7 @@ from orchestrator.data.synth.faults import KINDS
 from orchestrator.errors import DataError
 from orchestrator.members import DONE, LAST, Member
 from orchestrator.plan import Plan, checked_clips, estimated_seconds, make_plan, study_folder
+from orchestrator.pseudo_labels import PSEUDO_SCHEMA
 from orchestrator.scoring import few_clips_note, output_name
 
 RECIPE = {
@@ -228,3 +229,64 @@ def test_machines_with_few_source_clips_are_named(made: Plan) -> None:
 def test_only_usable_rows_get_through(made: Plan, factory: Path) -> None:
     bad: pa.Table = make_plan(study(factory, factory / "nowhere")).clips
     assert checked_clips(bad, made.study.data).equals(bad)
+
+
+PA = RECIPE | {"pseudo_labels": True}
+ENCODER = {"encoder": {"clip_seconds": 1.0, "n_fft": 512}}
+AE = {"kind": "autoencoder", "epochs": 2}
+
+
+def stages(factory: Path, storage: Path, **changes: Any) -> Study:
+    groups = {"one": RECIPE, "pa": PA, "ae": AE}
+    systems = {"one": {"groups": ["one"]}, "pa": {"groups": ["pa"]}, "ae": {"groups": ["ae"]}}
+    return study(factory, storage, **({"groups": groups, "systems": systems, "pseudo_labels": ENCODER} | changes))
+
+
+def test_a_machine_without_attributes_gets_two_encoders_and_its_groups_wait(factory: Path, tmp_path: Path) -> None:
+    plan = make_plan(stages(factory, tmp_path))
+    assert list(plan.encoders) == ["gearbox"]
+    first, second = plan.encoders["gearbox"]
+    assert (first.machine, first.seed, second.seed) == ("gearbox", 0, 1)
+    assert list(plan.members)[:2] == [first.hash, second.hash]  # they come first: others wait for them
+    assert plan.waiting == {"pa": "pseudo-labels"}
+    assert [member.machine for member in plan.groups["ae"]] == ["fan", "gearbox"]
+    assert len(plan.members) == 2 + 2 + 2
+
+
+def test_with_their_labels_the_groups_are_planned(factory: Path, tmp_path: Path) -> None:
+    plan = make_plan(stages(factory, tmp_path))
+    train = [r for r in plan.clips.to_pylist() if r["split"] == "train" and r["machine"] == "gearbox"]
+    rows = [
+        {k: r[k] for k in ("clip_id", "machine", "section", "domain")} | {"cluster": 0, "labels": [0]} for r in train
+    ]
+    plan.pseudo_labels_folder().write_table("pseudo_labels.parquet", pa.Table.from_pylist(rows, schema=PSEUDO_SCHEMA))
+    plan = make_plan(stages(factory, tmp_path))
+    assert plan.waiting == {}
+    (member, _), (plain, _) = plan.groups["pa"], plan.groups["one"]
+    assert member.classes != plain.classes
+    assert member.data == plain.data
+    assert "gearbox|00|pseudo_00|target" in plan.label_sets[member.classes].classes
+    rows = [row | {"labels": [0, 1]} for row in rows]
+    plan.pseudo_labels_folder().write_table("pseudo_labels.parquet", pa.Table.from_pylist(rows, schema=PSEUDO_SCHEMA))
+    other = make_plan(stages(factory, tmp_path)).groups["pa"][0]
+    assert other.hash != member.hash  # a member is named by what it learns
+
+
+def test_where_every_machine_has_attributes_pseudo_labels_change_nothing(factory: Path, tmp_path: Path) -> None:
+    root = tmp_path / "fan_only"
+    shutil.copytree(factory / "fan", root / "fan")
+    plan = make_plan(stages(root, tmp_path))
+    assert (plan.encoders, plan.waiting) == ({}, {})
+    assert plan.groups["pa"] == plan.groups["one"]
+
+
+def test_noise_needs_another_machine(factory: Path, tmp_path: Path) -> None:
+    root = tmp_path / "gearbox_only"
+    shutil.copytree(factory / "gearbox", root / "gearbox")
+    with pytest.raises(DataError, match="pseudo-labels of gearbox need recordings of other machines as noise"):
+        make_plan(stages(root, tmp_path))
+
+
+def test_a_study_that_asks_for_no_pseudo_labels_trains_no_encoder(made: Plan) -> None:
+    assert made.encoders == {}
+    assert made.waiting == {}
