@@ -35,7 +35,8 @@ def plan(
         table.add_row(*shown, made.state(member))
     for group, stage in made.waiting.items():
         recipe = made.study.groups[group]
-        table.add_row("", group, "", str(len(made.study.seeds)), str(recipe.epochs), "", f"waits for {stage}")
+        seeds = f"{len(made.study.seeds)} seeds"
+        table.add_row("", group, "", seeds, str(recipe.epochs), "", f"waits for {stage}")
     console.print(table)
     for name, system in made.study.systems.items():
         console.print(f"  {name}: mean of {scores_of(made.study, name)} score(s) from {', '.join(system.groups)}")

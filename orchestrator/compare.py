@@ -59,6 +59,11 @@ class Comparison(NamedTuple):
     bootstraps: dict[int, BootstrapResult]  # by position of the row
 
     @property
+    def several(self) -> bool:
+        """Whether the rows come from several studies, so that each must say from which."""
+        return len({row.study for row in self.rows}) > 1
+
+    @property
     def machines(self) -> list[str]:
         return sorted({machine for row in self.rows for machine in row.machines})
 
@@ -151,7 +156,7 @@ def _paired(base: Row, row: Row, rounds: int, seed: int) -> BootstrapResult:
 def header(comparison: Comparison) -> list[str]:
     """Column names; machines without attributes carry a star, as in the report."""
     stars = [f"{m}*" if m in comparison.unlabelled else m for m in comparison.machines]
-    names = ["study", "id", "row", *stars, "official", "seeds mean ± std"]
+    names = [*(["study"] if comparison.several else []), "id", "row", *stars, "official", "seeds mean ± std"]
     names += ["published"] if any(row.published for row in comparison.rows) else []
     return names + (["difference (95 %)", "p"] if comparison.bootstraps else [])
 
@@ -161,7 +166,8 @@ def cells(comparison: Comparison) -> list[list[str]]:
     lines = []
     for i, row in enumerate(comparison.rows):
         machines = [_beside(row.machines.get(m), row.published.get(m)) for m in comparison.machines]
-        line = [row.study, row.id, row.title, *machines, f"{row.official:.2f}", row.spread()]
+        line = [*([row.study] if comparison.several else []), row.id, row.title, *machines]
+        line += [f"{row.official:.2f}", row.spread()]
         if any(r.published for r in comparison.rows):
             line.append(f"{row.published['official']:.2f}" if "official" in row.published else "")
         if comparison.bootstraps:
@@ -187,7 +193,9 @@ def best_cells(comparison: Comparison) -> set[tuple[int, int]]:
     best = set()
     for column, values in enumerate(zip(*figures, strict=True)):
         top = max((value for value in values if value is not None), default=None)
-        best |= {(i, 3 + column) for i, value in enumerate(values) if value is not None and value == top}
+        best |= {
+            (i, 2 + comparison.several + column) for i, value in enumerate(values) if value is not None and value == top
+        }
     return best
 
 
@@ -216,7 +224,7 @@ def as_table(comparison: Comparison) -> Table:
     """The table for a terminal."""
     best, table = best_cells(comparison), Table()
     for j, name in enumerate(header(comparison)):
-        table.add_column(name, justify="left" if j < 3 else "right")
+        table.add_column(name, justify="left" if j < 2 + comparison.several else "right")
     for i, line in enumerate(cells(comparison)):
         table.add_row(*(Text(cell, style="bold" if (i, j) in best else "") for j, cell in enumerate(line)))
     return table

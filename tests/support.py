@@ -21,10 +21,16 @@ def clean_env() -> dict[str, str]:
     return {**os.environ, "COLUMNS": "200", "RAY_ADDRESS": "local"}
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
-    """Poll until `what` is true; fails when the process ends first or the time is over."""
+def wait_for(
+    what: Callable[[], object], process: subprocess.Popen, seconds: float = 120, pause_seconds: float = 0.0
+) -> None:
+    """Poll until `what` is true; fails when the process ends first or the time is over.
+
+    Without a pause it sees what lasts some 20 ms, such as a checkpoint being written, which a busy machine lets a
+    sleeper miss; but it takes a core for itself.
+    """
     limit = time.monotonic() + seconds
     while not what():
         assert process.poll() is None, f"ended too early: {process.communicate()[0]}"
         assert time.monotonic() < limit, "did not happen in time"
-        time.sleep(0)  # a checkpoint is written in some 20 ms, which a busy machine lets a sleeper miss
+        time.sleep(pause_seconds)

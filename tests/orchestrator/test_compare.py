@@ -76,15 +76,15 @@ def test_figures_are_those_of_the_clips(tmp_path: Path) -> None:
 
 def test_the_table_stars_bolds_and_brackets(tmp_path: Path) -> None:
     found = compare([write_study(tmp_path)])
-    assert header(found) == ["study", "id", "row", "fan", "pump*", "official", "seeds mean ± std", "published"]
-    assert best_cells(found) == {(1, 3), (1, 4), (1, 5)}  # row b everywhere
+    assert header(found) == ["id", "row", "fan", "pump*", "official", "seeds mean ± std", "published"]
+    assert best_cells(found) == {(1, 2), (1, 3), (1, 4)}  # row b everywhere
     text = as_markdown(found)
     first, second = text.splitlines()[2:4]
     assert "(57.29)" in first
     assert first.split("|")[-2].strip() == "64.42"
     assert second.count("**") == 6
     assert "no attributes were released" in "\n".join(notes(found))
-    assert as_csv(found).splitlines()[0].startswith("study,id,row,fan,pump*,official")
+    assert as_csv(found).splitlines()[0].startswith("id,row,fan,pump*,official")
     assert as_columns(found)["row"] == ["A", "B"]
     assert as_table(found).row_count == 2
 
@@ -109,6 +109,7 @@ def test_several_studies_are_paired_by_file_name(tmp_path: Path) -> None:
     found = compare(folders, against="one/a", rounds=100)
     assert [row.study for row in found.rows] == ["one", "one", "two", "two"]
     assert set(found.bootstraps) == {1, 2, 3}
+    assert as_columns(found)["study"] == ["one", "one", "two", "two"]
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
