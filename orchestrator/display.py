@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.external_ledger import Progress
-from orchestrator.farm import Status
+from orchestrator.member_queue import Status
 from orchestrator.plan import Plan
 from orchestrator.runtime import Slots
 

@@ -4,7 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 import ray.train
@@ -15,64 +15,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.data.waves import WaveBank
 from orchestrator.errors import UserError
+from orchestrator.member_queue import MemberQueue, Status, Ticket
 from orchestrator.members import Member
 from orchestrator.runtime import Slots
 from orchestrator.work import Work, work_on
 
 REPORT_EVERY_SECONDS = 0.5
-
-
-class Status(NamedTuple):
-    """A snapshot for the display: what each slot does, what is finished, and how many clips went through so far."""
-
-    slots: dict[int, dict[str, Any]]
-    finished: list[str]
-    failed: dict[str, str]
-    clips: float
-
-
-@ray.remote(num_cpus=0)
-class MemberQueue:
-    """Hands out members, and hands out again those whose slot died."""
-
-    def __init__(self, members: Sequence[Member], work: Work) -> None:
-        self.waiting = list(members)
-        self.work = work
-        self.generation = ""
-        self.in_flight: dict[int, Member] = {}
-        self.slots: dict[int, dict[str, Any]] = {}
-        self.finished: list[str] = []
-        self.failed: dict[str, str] = {}
-        self.clips = 0.0
-
-    def shared(self) -> Work:
-        return self.work
-
-    def take(self, generation: str, slot: int) -> Member | None:
-        """The next member for a slot. A new generation means that all slots were restarted: theirs comes first."""
-        if generation != self.generation:
-            self.generation = generation
-            self.waiting = [*self.in_flight.values(), *self.waiting]
-            self.in_flight, self.slots = {}, {}
-        if not self.waiting:
-            self.slots.pop(slot, None)
-            return None
-        self.in_flight[slot] = self.waiting.pop(0)
-        return self.in_flight[slot]
-
-    def done(self, slot: int, error: str | None = None) -> None:
-        member = self.in_flight.pop(slot)
-        if error is None:
-            self.finished.append(member.hash)
-        else:
-            self.failed[member.hash] = f"{member.title}: {error}"
-
-    def progress(self, slot: int, doing: dict[str, Any], clips: float) -> None:
-        self.slots[slot] = doing
-        self.clips += clips
-
-    def status(self) -> Status:
-        return Status(self.slots, self.finished, self.failed, self.clips)
 
 
 class Reporter:
@@ -97,12 +45,13 @@ def _slot(config: dict[str, Any]) -> None:
     queue, slot = config["queue"], ray.train.get_context().get_world_rank()
     generation = [uuid.uuid4().hex]
     torch.distributed.broadcast_object_list(generation, src=0)
-    work: Work = ray.get(queue.shared.remote())
+    work: Work = ray.get(config["work"])
     bank = WaveBank(ray.get(list(work.parts)), get_device() if config["gpu"] else "cpu")
     while True:
-        member: Member | None = ray.get(queue.take.remote(generation[0], slot))
-        if member is None:
+        ticket: Ticket | None = ray.get(queue.take.remote(generation[0], slot))
+        if ticket is None:
             return
+        member: Member = ray.cloudpickle.loads(ticket.member)
         try:
             work_on(member, work, bank, Reporter(queue, slot, member))
         except UserError as error:  # a full disk, a loss that is not finite: the other members may still go on
@@ -124,10 +73,11 @@ def run_farm(
     `on_status` is called from a thread about twice a second. UserError where slots die more often than allowed.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = MemberQueue.options(scheduling_strategy=here).remote(list(members), work)  # type: ignore[attr-defined]
+    tickets = [Ticket(m.hash, m.title, ray.cloudpickle.dumps(m)) for m in members]
+    queue = MemberQueue.options(scheduling_strategy=here).remote(tickets)  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         _slot,
-        train_loop_config={"queue": queue, "threads": slots.threads, "gpu": slots.gpus > 0},
+        train_loop_config={"queue": queue, "work": ray.put(work), "threads": slots.threads, "gpu": slots.gpus > 0},
         scaling_config=ScalingConfig(
             num_workers=slots.number,
             use_gpu=slots.gpus > 0,

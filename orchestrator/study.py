@@ -17,9 +17,10 @@ from orchestrator.data.dcase import find_clips
 from orchestrator.data.waves import Part, pack
 from orchestrator.decoding import Decoded, decode_on_ray
 from orchestrator.errors import ConfigError, DataError, TrainingError
-from orchestrator.farm import Status, run_farm
+from orchestrator.farm import run_farm
 from orchestrator.ledger import Ledger
 from orchestrator.loading import study_yaml
+from orchestrator.member_queue import Status
 from orchestrator.plan import (
     CLIPS,
     Plan,

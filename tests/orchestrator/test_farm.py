@@ -7,26 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import farm
-from orchestrator.farm import MemberQueue, Reporter, Status
+from orchestrator.farm import Reporter
+from orchestrator.member_queue import MemberQueue, Status, Ticket
 from orchestrator.members import Member
 from orchestrator.recipes import ExtractorRecipe
 
 Queue: Any = MemberQueue.__ray_metadata__.modified_class  # type: ignore[attr-defined]  # the class without Ray
 RECIPE = ExtractorRecipe.model_validate({"epochs": 2, "checkpoints": [2]})
-WORK: Any = object()
 
 
 def members(number: int) -> list[Member]:
     return [Member("mixup", seed, RECIPE, "classes", "data") for seed in range(number)]
 
 
-def seed_of(member: Member | None) -> int | None:
-    return None if member is None else member.seed
+def tickets(number: int) -> list[Ticket]:
+    return [Ticket(member.hash, member.title, str(member.seed).encode()) for member in members(number)]
+
+
+def seed_of(ticket: Ticket | None) -> int | None:
+    return None if ticket is None else int(ticket.member)
 
 
 def test_members_are_handed_out_in_order_and_each_once() -> None:
-    queue = Queue(members(3), WORK)
-    assert queue.shared() is WORK
+    queue = Queue(tickets(3))
     assert [seed_of(queue.take("g", slot)) for slot in (0, 1)] == [0, 1]
     queue.done(1)
     assert seed_of(queue.take("g", 1)) == 2
@@ -38,7 +41,7 @@ def test_members_are_handed_out_in_order_and_each_once() -> None:
 
 
 def test_after_a_restart_the_members_in_flight_come_first() -> None:
-    queue = Queue(members(5), WORK)
+    queue = Queue(tickets(5))
     assert [seed_of(queue.take("first", slot)) for slot in (0, 1)] == [0, 1]
     queue.done(0)
     assert seed_of(queue.take("first", 0)) == 2  # in flight now: 2 on slot 0, 1 on slot 1
@@ -46,22 +49,22 @@ def test_after_a_restart_the_members_in_flight_come_first() -> None:
     assert sorted(filter(None, (seed_of(queue.take("second", slot)) for slot in (0, 1)))) == [1, 2]
     assert queue.status().slots == {}  # what the dead slots did is not shown
     assert [seed_of(queue.take("third", slot)) for slot in (0, 1, 2, 3, 4)].count(None) == 1
-    assert sorted(member.seed for member in queue.in_flight.values()) == [1, 2, 3, 4]
+    assert sorted(int(ticket.member) for ticket in queue.in_flight.values()) == [1, 2, 3, 4]
 
 
 def test_fewer_slots_after_a_restart_still_work_off_everything() -> None:
-    queue = Queue(members(4), WORK)
+    queue = Queue(tickets(4))
     for slot in range(4):
         queue.take("first", slot)
     left = []
-    while member := queue.take("second", 0):
-        left.append(member.seed)
+    while ticket := queue.take("second", 0):
+        left.append(seed_of(ticket))
         queue.done(0)
     assert left == [0, 1, 2, 3]
 
 
 def test_a_failed_member_is_named_and_not_tried_again() -> None:
-    queue = Queue(members(2), WORK)
+    queue = Queue(tickets(2))
     failed = queue.take("g", 0)
     queue.done(0, "the loss is not finite")
     assert seed_of(queue.take("g", 0)) == 1
@@ -73,7 +76,7 @@ def test_a_failed_member_is_named_and_not_tried_again() -> None:
 
 
 def test_progress_adds_up_and_an_idle_slot_disappears() -> None:
-    queue = Queue(members(1), WORK)
+    queue = Queue(tickets(1))
     queue.take("g", 0)
     queue.progress(0, {"stage": "epoch 1/2"}, 64)
     queue.progress(0, {"stage": "epoch 2/2"}, 36)
@@ -86,7 +89,7 @@ def test_progress_adds_up_and_an_idle_slot_disappears() -> None:
 @given(number=st.integers(0, 8), slots=st.integers(1, 4), events=st.lists(st.integers(0, 5), max_size=60))
 def test_whatever_dies_every_member_finishes_exactly_once(number: int, slots: int, events: list[int]) -> None:
     """An event below `slots` is that slot's turn (finish what it has, take the next); any other kills all slots."""
-    queue, generation = Queue(members(number), WORK), 0
+    queue, generation = Queue(tickets(number)), 0
     busy: set[int] = set()
 
     def turn(slot: int) -> bool:
