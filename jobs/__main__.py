@@ -8,6 +8,7 @@ from jobs.compare import compare
 from jobs.coreset import coreset
 from jobs.evaluate import evaluate
 from jobs.plan import plan
+from jobs.prepare import prepare
 from jobs.run import run
 from jobs.scan import scan
 from jobs.synth import synth
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for job in (synth, scan, plan, run, train, coreset, evaluate, compare):
+for job in (synth, prepare, scan, plan, run, train, coreset, evaluate, compare):
     app.command()(job)
 
 

@@ -165,7 +165,7 @@ class Records:
             if path.is_file():
                 return read_record(path.read_bytes(), str(path))
         url = f"{self.api}/records/{record}"
-        text = fetch(url, self.patience)
+        text = fetch(url, name, self.patience)
         files = read_record(text, url)
         if self.keep is not None:
             with writing(self.keep / name):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from orchestrator.data.receiving import Expected, Interrupted, Progress, Refused, receive, size_of, writing
+from orchestrator.data.receiving import ANY_FILE, Expected, Interrupted, Progress, Refused, receive, size_of, writing
 from orchestrator.errors import DataError
 
 LONGEST_PAUSE_SECONDS = 60.0
@@ -26,7 +26,6 @@ class Patience(NamedTuple):
     timeout_seconds: float = 30.0
 
 
-ANY_FILE = Expected()
 PATIENCE = Patience()
 
 
@@ -77,10 +76,10 @@ def download(
     return True
 
 
-def fetch(url: str, patience: Patience = PATIENCE) -> bytes:
-    """The body of a small answer, fetched with the same patience; nothing is kept on disk."""
+def fetch(url: str, name: str, patience: Patience = PATIENCE) -> bytes:
+    """The body of a small answer, fetched with the same patience and not kept; `name` is for a DataError."""
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "answer"
+        target = Path(folder) / name
         download([url], target, patience=patience)
         return target.read_bytes()
 

@@ -34,6 +34,9 @@ class Expected(NamedTuple):
     md5: str = ""
 
 
+ANY_FILE = Expected()
+
+
 class Refused(Exception):  # noqa: N818
     """This URL will not give the file, however often it is asked."""
 

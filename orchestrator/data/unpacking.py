@@ -64,10 +64,10 @@ def _members(infos: Sequence[zipfile.ZipInfo], archive: Path) -> dict[str, zipfi
     for info in infos:
         if fault := _fault(info):
             raise DataError(f"{archive} is not safe to unpack, nothing was written: {info.orig_filename!r} {fault}")
-    files = {PurePosixPath(info.filename).parts: info for info in infos if not info.is_dir()}
-    files = {parts: info for parts, info in files.items() if not _is_shadow(parts)}
-    wrap = _wrapping(list(files), archive)
-    members = {"/".join(_without(parts, wrap)): info for parts, info in files.items()}
+    files = [(PurePosixPath(info.filename).parts, info) for info in infos if not info.is_dir()]
+    files = [(parts, info) for parts, info in files if not _is_shadow(parts)]
+    wrap = _wrapping([parts for parts, _ in files], archive)
+    members = {"/".join(_without(parts, wrap)): info for parts, info in files}
     if len(members) < len(files):
         raise DataError(f"{archive} holds two files for one place; nothing was written")
     return members

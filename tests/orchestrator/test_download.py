@@ -158,7 +158,7 @@ def test_a_server_that_stays_away_ends_after_the_attempts(server, target):
 def test_nobody_listening_is_explained(target):
     server = ArchiveServer()
     server.close()
-    with pytest.raises(DataError, match="no answer: .*refused"):
+    with pytest.raises(DataError, match=r"no answer: .*refused"):
         fetch(server, target)
 
 

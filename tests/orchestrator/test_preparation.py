@@ -1,4 +1,4 @@
-"""A year of DCASE from a server or a folder to one data root, its truth beside it; and what is there of AudioSet."""
+"""A year of DCASE from a server or a folder to one data root, its truth beside it."""
 
 import json
 import signal
@@ -8,14 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from archive_server import ArchiveServer, dev_archive, eval_archive, recording, zipped
 from support import ROOT
 
 from orchestrator.data.archives import Archive
-from orchestrator.data.audioset_report import coverage, write_missing
 from orchestrator.data.clips import join_truth, scan
 from orchestrator.data.dcase import find_clips
 from orchestrator.data.download import Patience
@@ -267,57 +264,8 @@ def test_a_truth_that_does_not_fit_is_refused(server, sources, tmp_path):
     into, given = tmp_path / "data", tmp_path / "given.csv"
     given.write_text(TRUTH)
     prepare(archives(server, "dev"), into, sources)
-    with pytest.raises(DataError, match="names no test clip that is here.*--subset eval"):
+    with pytest.raises(DataError, match=r"names no test clip that is here.*--subset eval"):
         write_truth(into, given)
     given.write_text(TRUTH.splitlines()[0] + "\nfan,section_00_source_test_normal_0000_n_A.wav,1,0\n")
     with pytest.raises(DataError, match="says anomaly, its name says normal"):
         write_truth(into, given)
-
-
-SEGMENTS = """# YTID, start_seconds, end_seconds, positive_labels
--0abc, 30.000, 40.000, "/m/09x0r,/m/0d31p"
-Yb_1_2, 0.000, 10.000, "/m/0d31p,/m/02mk9"
-cat00, 0.000, 10.000, "/m/01yrx"
-gone0, 0.000, 10.000, "/m/02mk9"
-"""
-
-
-def test_listed_clips_of_the_machine_classes_are_counted(tmp_path):
-    segments, audio = tmp_path / "segments.csv", tmp_path / "audio"
-    segments.write_text(SEGMENTS)
-    audio.mkdir()
-    for name in ("-0abc_30.000_40.000.wav", "Yb_1_2.flac", "cat00.wav", "other.wav"):
-        (audio / name).write_bytes(b"")
-    pq.write_table(pa.table({"video_id": ["-0abc", "Yb_1_2", "cat00"]}), tmp_path / "a.parquet")
-    for report in (coverage(segments, audio=audio), coverage(segments, parquet=tmp_path)):
-        assert (report.listed, report.there, len(report.classes)) == (3, 2, 28)
-        assert report.missing == {"gone0": ("/m/02mk9",)}
-        assert report.classes["Vacuum cleaner"] == (2, 2)
-        assert report.classes["Engine"] == (2, 1)
-        assert sum(listed for listed, _ in report.classes.values()) == 4
-    write_missing(report, tmp_path / "missing.csv")
-    assert (tmp_path / "missing.csv").read_text() == "video_id,labels\ngone0,/m/02mk9\n"
-
-
-def test_copies_of_audioset_that_cannot_be_read_are_named(tmp_path):
-    segments = tmp_path / "segments.csv"
-    segments.write_text(SEGMENTS)
-    with pytest.raises(DataError, match="--audio DIR .* or --parquet DIR"):
-        coverage(segments)
-    with pytest.raises(DataError, match=r"no \.parquet file below"):
-        coverage(segments, parquet=tmp_path)
-    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet is no Parquet file with a column video_id"):
-        coverage(segments, parquet=tmp_path)
-    segments.write_text("-0abc;30;40\n")
-    with pytest.raises(DataError, match=r"segments\.csv:1: expected"):
-        coverage(segments, parquet=tmp_path)
-    with pytest.raises(DataError, match="cannot read the segments CSV"):
-        coverage(tmp_path / "none.csv", parquet=tmp_path)
-
-
-def test_the_real_lists_hold_all_classes(shared):
-    external = shared / "data" / "external"
-    report = coverage(external / "balanced_train_segments.csv", parquet=external)
-    assert report.listed > 1000
-    assert all(listed for listed, _ in report.classes.values())
