@@ -1,8 +1,8 @@
 """The model bundle: a plain folder of JSON, state dicts and float arrays that holds one system of a study.
 
-    manifest.json              what it is, machines with thresholds, members with recipes, SHA-256 of every file
-    references.npz             sorted scores of each machine's training clips: thresholds and percentiles refer to them
-    members/<hash>/            epoch_*.pt and backends_<key>.npz (or covariances_<key>.npz), as in the study's folder
+manifest.json              what it is, machines with thresholds, members with recipes, SHA-256 of every file
+references.npz             sorted scores of each machine's training clips: thresholds and percentiles refer to them
+members/<hash>/            epoch_*.pt and backends_<key>.npz (or covariances_<key>.npz), as in the study's folder
 """
 
 import io

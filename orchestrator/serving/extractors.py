@@ -65,9 +65,7 @@ class ExtractorEnsemble:
         return mean_B
 
 
-def _embed(
-    network: Network, wave_BT: Tensor, features: dict[tuple[int, BranchConfig], Tensor]
-) -> NDArray[np.float32]:
+def _embed(network: Network, wave_BT: Tensor, features: dict[tuple[int, BranchConfig], Tensor]) -> NDArray[np.float32]:
     inputs = []
     for branch, feature in zip(network.branches, network.model.features, strict=True):
         key = (network.clip_samples, branch)
@@ -99,7 +97,7 @@ def _networks(member: MemberEntry, folder: Store, key: str, places: Sequence[Pla
             model = load_extractor(home, recipe, epoch, device)
             kept = load_backends(home, key, epoch)
         size = len(recipe.branches) * recipe.embedding_dim
-        backends = {place: _checked(home, place, kept.get(tuple(place)), size) for place in places}
+        backends = {place: _checked(home, place, kept.get((place.machine, place.section)), size) for place in places}
         networks.append(Network(recipe.branches, clip_samples(recipe), model, backends))
     return networks
 

@@ -91,7 +91,7 @@ class Manifest(Frozen):
     percentile: float = Field(gt=0, lt=100, description="of the gamma fitted to source training scores")
     places: tuple[PlaceEntry, ...] = Field(min_length=1)
     members: tuple[MemberEntry, ...] = Field(min_length=1)
-    files: dict[str, FileEntry] = {}
+    files: dict[str, FileEntry] = Field({}, description="of every file but the manifest; empty while in the study")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
@@ -126,10 +126,14 @@ def read_manifest(folder: Path) -> Manifest:
             raise BundleError(f"{path} has {path.stat().st_size} bytes, more than any model needs; is it one of ours?")
         facts = json.loads(path.read_bytes())
         if isinstance(facts, dict) and facts.get("format", FORMAT) != FORMAT:
-            raise BundleError(f"{path}: format {facts['format']!r}; this version reads {FORMAT}. Export the model again")
+            raise BundleError(
+                f"{path}: format {facts['format']!r}; this version reads {FORMAT}. Export the model again"
+            )
         return Manifest.model_validate(facts)
     except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}; make a model with `asd export STUDY SYSTEM`") from None
+        raise BundleError(
+            f"cannot read {path}: {error.strerror}; make a model with `asd export STUDY SYSTEM`"
+        ) from None
     except ValidationError as error:
         said = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5]]
         raise BundleError(f"{path} is not a valid manifest: {'; '.join(said)}. Export the model again") from None

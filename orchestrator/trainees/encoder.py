@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from models.attribute_encoder import AttributeEncoder
-from models.augment.triplets import draw_triplets, make_triplets
-from models.losses.triplet import triplet_loss
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.attribute_encoder import AttributeEncoder
+from models.augment.triplets import draw_triplets, make_triplets
 from models.features import SAMPLE_RATE_HZ
+from models.losses.triplet import triplet_loss
 from orchestrator.data.waves import WaveBank
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.storage import Store
