@@ -7,10 +7,12 @@ import typer
 from jobs.compare import compare
 from jobs.coreset import coreset
 from jobs.evaluate import evaluate
+from jobs.export import export
 from jobs.plan import plan
 from jobs.prepare import prepare
 from jobs.run import run
 from jobs.scan import scan
+from jobs.score import score
 from jobs.synth import synth
 from jobs.train import train
 from orchestrator.errors import UserError
@@ -21,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for job in (synth, prepare, scan, plan, run, train, coreset, evaluate, compare):
+for job in (synth, prepare, scan, plan, run, train, coreset, evaluate, compare, export, score):
     app.command()(job)
 
 

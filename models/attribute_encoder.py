@@ -16,7 +16,9 @@ class AttributeEncoder(nn.Module):
     Without `tmn` steady tones stay in; the report takes them out.
     """
 
-    def __init__(self, *, n_fft: int = 1024, embedding_dim: int = 128, tmn: bool = True, autocast: bool = False) -> None:
+    def __init__(
+        self, *, n_fft: int = 1024, embedding_dim: int = 128, tmn: bool = True, autocast: bool = False
+    ) -> None:
         super().__init__()
         self.autocast = autocast
         self.feature = AmplitudeSpectrogram(n_fft=n_fft, tmn=tmn)

@@ -180,6 +180,13 @@ def test_rows_are_compared_side_by_side(asd: Callable, whole: Path) -> None:
     ours = {line.split(",")[1]: line for line in (whole / "compare.csv").read_text().splitlines()}
     official = {line.split(",")[0]: line.split(",")[2] for line in (whole / "results.csv").read_text().splitlines()}
     assert all(official[name] in ours[name] for name in official if name != "system")
+    (table,) = (whole.parent / "mlartifacts").rglob("compare.json")
+    assert [row[1] for row in json.loads(table.read_text())["data"]] == [name for name in official if name != "system"]
+    again = asd("compare", whole)  # replaces the table, where MLflow itself would append
+    assert again.returncode == 0, again.stderr
+    assert len(json.loads(table.read_text())["data"]) == 7
+    for name in ("pseudo_labels.parquet", "gearbox_section_00.png", "summary.json", "problems.csv"):
+        assert list((whole.parent / "mlartifacts").rglob(name)), name
     wrong = asd("compare", whole, "--against", "nobody")
     assert wrong.returncode == 2
     assert "no such row; there are stages/mse" in wrong.stderr
