@@ -1,6 +1,5 @@
 """`asd compare`: rows of finished studies side by side."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,9 +8,9 @@ from jobs.terminal import terminal
 
 
 def compare(
-    folders: Annotated[list[Path], typer.Argument(help="studies' folders, for example results/demo")],
+    folders: Annotated[list[str], typer.Argument(help="studies' folders, for example results/demo")],
     against: Annotated[str, typer.Option(help="row that all others are tested against, by name or study/name")] = "",
-    out: Annotated[Path | None, typer.Option(help="where compare.md and compare.csv go; default: first folder")] = None,
+    out: Annotated[str | None, typer.Option(help="where compare.md and compare.csv go; default: first folder")] = None,
     rounds: Annotated[int, typer.Option(min=100, help="bootstrap rounds")] = 1000,
     mlflow: Annotated[bool, typer.Option(help="also put the table at the first study's MLflow run")] = True,
 ) -> None:
@@ -29,7 +28,7 @@ def compare(
     place = Store.at(out or folders[0])
     place.write("compare.md", as_markdown(comparison).encode())
     place.write("compare.csv", as_csv(comparison).encode())
-    console.print(f"the table is in {place.root}/compare.md and compare.csv", soft_wrap=True)
+    console.print(f"the table is in {place.uri}/compare.md and compare.csv", soft_wrap=True)
     if mlflow:
         page = log_comparison(folders[0], as_columns(comparison), console.print)
         console.print(f"and at the study's run in MLflow: {page}", soft_wrap=True)

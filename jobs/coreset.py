@@ -32,6 +32,6 @@ def coreset(
         f"{counted['seen']} external clips, {counted['listed']} of a candidate class, {counted['scored']} scored, "
         f"{counted['problems']} not decodable"
     )
-    console.print(f"{len(core_set.table)} clips, with their audio, are in {folder.root}/core_set.parquet;")
+    console.print(f"{len(core_set.table)} clips, with their audio, are in {folder.uri}/core_set.parquet;")
     console.print("summary.json beside it counts the candidates, problems.csv lists those that could not be decoded")
     console.print(f"next: asd run {' '.join([str(study), *(overrides or [])])}   (trains on them)", soft_wrap=True)

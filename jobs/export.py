@@ -11,7 +11,7 @@ from jobs.terminal import terminal
 
 
 def export(
-    study: Annotated[Path, typer.Argument(help="a study's folder such as results/demo, or its file")],
+    study: Annotated[str, typer.Argument(help="a study's folder such as results/demo, or its file")],
     system: Annotated[str, typer.Argument(help="row of the results, for example mr-sl")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ... that the study was run with")] = None,
     out: Annotated[Path | None, typer.Option(help="write a plain folder instead of registering")] = None,

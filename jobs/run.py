@@ -18,7 +18,7 @@ def run(
     """Train, score and compare everything a study names; run it again to go on after any interruption."""
     from orchestrator.display import RunDisplay, duration
     from orchestrator.loading import load_study
-    from orchestrator.plan import study_folder
+    from orchestrator.plan import study_store
     from orchestrator.results import results_table
     from orchestrator.study import run_study
 
@@ -28,8 +28,9 @@ def run(
     with RunDisplay(console) as display:
         outcome = run_study(checked, display)
     console.print(results_table(outcome.results))
-    folder = study_folder(checked)
-    labelled, external = ((folder / name).is_dir() for name in ("pseudo_labels", "core_set"))
+    folder = f"{checked.storage}/{checked.name}"
+    there = study_store(checked).names()
+    labelled, external = (name in there for name in ("pseudo_labels", "core_set"))
     console.print(f"finished in {duration(time.monotonic() - started)}; everything is in {folder}:")
     for name, what in (
         ("results.md", "the table above; results.csv for programs"),

@@ -26,7 +26,7 @@ def train(
         console.print(f"{stage}: {clips:.0f} clips")
 
     folder = train_single(load_study(study, overrides or []), group, seed, device, threads, epoch_line)
-    console.print(f"the member is in {folder}")
+    console.print(f"the member is in {folder.uri}")
     console.print(
         f"next: asd run {' '.join([str(study), *(overrides or [])])}   (it reuses this member)",
         highlight=False,

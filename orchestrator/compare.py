@@ -18,7 +18,7 @@ from orchestrator.config import Study
 from orchestrator.data.clips import by_place, machines_without_attributes
 from orchestrator.errors import DataError
 from orchestrator.evaluation import evaluate_scores
-from orchestrator.loading import load_study
+from orchestrator.loading import read_study
 from orchestrator.plan import CLIPS
 from orchestrator.results import TEST_SCORES
 from orchestrator.storage import Store
@@ -68,7 +68,9 @@ class Comparison(NamedTuple):
         return sorted({machine for row in self.rows for machine in row.machines})
 
 
-def compare(folders: Sequence[Path], against: str | None = None, rounds: int = ROUNDS, seed: int = 0) -> Comparison:
+def compare(
+    folders: Sequence[str | Path], against: str | None = None, rounds: int = ROUNDS, seed: int = 0
+) -> Comparison:
     """Read the rows of finished studies; `against` names the row that all others are tested against.
 
     DataError: a folder is no finished study, has no labelled test clip, or the row does not exist; rows of studies with
@@ -76,8 +78,9 @@ def compare(folders: Sequence[Path], against: str | None = None, rounds: int = R
     """
     rows, unlabelled = [], set()
     for folder in folders:
-        study = _study(folder)
-        unlabelled |= set(machines_without_attributes(Store.at(folder).read_table(CLIPS)))
+        store = Store.at(folder)
+        study = read_study(store)
+        unlabelled |= set(machines_without_attributes(store.read_table(CLIPS)))
         rows += [_row(study, name, folder) for name in study.systems]
     bootstraps = {}
     if against is not None:
@@ -86,13 +89,7 @@ def compare(folders: Sequence[Path], against: str | None = None, rounds: int = R
     return Comparison(rows, frozenset(unlabelled), against, bootstraps)
 
 
-def _study(folder: Path) -> Study:
-    if not (folder / "study.yaml").is_file():
-        raise DataError(f"{folder} is no study's folder (no study.yaml there); give results/<study>, made by `asd run`")
-    return load_study(folder / "study.yaml")
-
-
-def _row(study: Study, name: str, folder: Path) -> Row:
+def _row(study: Study, name: str, folder: str | Path) -> Row:
     store = Store.at(folder).child("systems", name)
     if not store.exists(TEST_SCORES):
         raise DataError(f"{folder}: row {name} has no results yet; run `asd run` on the study to its end")

@@ -133,7 +133,7 @@ def choose_core_set(
     seen = summary["candidates"]
     say(
         f"core-set: kept {len(table)} of {seen['scored']} scored external clips ({seen['listed']} of {seen['seen']} "
-        f"are of the asked classes, {seen['problems']} of them unusable: {store.path(PROBLEMS)})"
+        f"are of the asked classes, {seen['problems']} of them unusable: {store.uri}/{PROBLEMS})"
     )
     return CoreSet(table, summary)
 

@@ -26,6 +26,7 @@ class RunDisplay:
         self.live: Live | None = None
         self.samples: list[tuple[float, float]] = []
         self.total = 0.0
+        self.pending = 0
         self.plan: Plan | None = None
         self.line_at = 0.0
         self.external_from: tuple[float, int, int] | None = None  # time, shards, candidates at the first news
@@ -45,6 +46,7 @@ class RunDisplay:
         now = time.monotonic()
         if plan is not self.plan:  # the next stage
             self.plan, self.samples, self.total = plan, [], plan.clip_passes() + status.clips
+            self.pending = len(plan.pending) + len(status.finished)
         if status.clips:  # slots that are still starting say nothing about the rate
             self.samples = [s for s in self.samples if now - s[0] < RATE_WINDOW_SECONDS] + [(now, status.clips)]
         if self.console.is_terminal:
@@ -88,7 +90,7 @@ class RunDisplay:
         return (after - before) / (last - first) if last - first >= FIRST_ESTIMATE_SECONDS else 0.0
 
     def _headline(self, status: Status, plan: Plan) -> str:
-        done = sum(map(plan.is_through, plan.members.values()))
+        done = len(plan.members) - self.pending + len(status.finished)
         failed = f", {len(status.failed)} failed" if status.failed else ""
         return f"{done}/{len(plan.members)} members{failed}, {self._pace(status)}"
 

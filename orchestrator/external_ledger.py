@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from pyarrow import fs
 
 from orchestrator.data.audioset import Shard
 from orchestrator.external_scoring import Chooser, score_stream
@@ -61,7 +60,7 @@ def score_missing(
     say: Callable[[str], None],
 ) -> None:
     """Write the ledger of every shard that has none; rows of unfinished shards are all that is held here."""
-    done, tally = _names(ledger), _Tally(rule, len(shards))
+    done, tally = ledger.names(), _Tally(rule, len(shards))
     todo = [index for index, shard in enumerate(shards) if _ledger_name(shard) not in done]
     for _, rows in ledgers([shard for shard in shards if _ledger_name(shard) in done], ledger):
         tally.add(rows.to_pylist(), finished=True)
@@ -114,10 +113,6 @@ def _ledger_name(shard: Shard) -> str:
 def _ledger_row(clip: Mapping[str, Any]) -> dict[str, Any]:
     row = {name: clip[name] for name in ("machine", "score", "mid", "row", "problem")}
     return row | {"clip_id": PREFIX + clip["video_id"]}
-
-
-def _names(store: Store) -> set[str]:
-    return {info.base_name for info in store.files.get_file_info(fs.FileSelector(store.root, allow_not_found=True))}
 
 
 def ledgers(shards: Sequence[Shard], ledger: Store) -> Iterator[tuple[int, pa.Table]]:

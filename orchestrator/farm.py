@@ -88,6 +88,7 @@ def run_farm(
         run_config=RunConfig(
             name=f"farm-{uuid.uuid4().hex[:12]}",
             storage_path=work.study.child("ray_train").root,
+            storage_filesystem=None if work.study.is_local else work.study.files,
             failure_config=FailureConfig(max_failures=max_failures),
         ),
     )

@@ -1,5 +1,6 @@
 """What a study tells MLflow, in order and beside the work: tracking never holds up training."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -7,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Study
 from orchestrator.data.clips import fingerprint
-from orchestrator.loading import load_study, study_yaml
+from orchestrator.loading import read_study, study_yaml
 from orchestrator.members import DONE, Member, digest
 from orchestrator.provenance import code_version
 from orchestrator.pseudo_labels import agreement_metrics
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.results import Results, SystemResult
-from orchestrator.storage import Store
+from orchestrator.storage import Store, is_local
 from orchestrator.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Ledger:
         self.tracker: Tracker | None = None
         self.logged: set[str] = set()
         self.calls: list[Future[Any]] = []
+        self.temporary = tempfile.TemporaryDirectory(prefix="asd-ledger-")
 
     def __enter__(self) -> "Ledger":
         return self
@@ -40,6 +42,7 @@ class Ledger:
             self._later(self.tracker.finish, metrics={}, files=[], failed=True)
         if self.pool is not None:
             self.pool.shutdown(wait=True)
+        self.temporary.cleanup()
         bugs = [bug for call in self.calls if (bug := call.exception()) is not None]
         for bug in bugs[:1]:  # the tracker itself survives every fault of a server, so this one is ours
             self.say(f"tracking failed with an error of ours, please report it: {bug!r}")
@@ -47,6 +50,10 @@ class Ledger:
     def _later(self, call: Callable[..., Any], *args: Any, **named: Any) -> None:
         if self.pool is not None:
             self.calls.append(self.pool.submit(call, *args, **named))
+
+    def _copies(self) -> Path:
+        """A new folder that lives as long as the ledger."""
+        return Path(tempfile.mkdtemp(dir=self.temporary.name))
 
     def start(self, plan: "Plan") -> None:
         """Open (or find again) the study's run; a second call does nothing."""
@@ -95,13 +102,13 @@ class Ledger:
         assert self.tracker is not None
         if plan.encoders:
             folder = plan.pseudo_labels_folder()
-            files = (path for path in Path(folder.root).iterdir() if path.suffix in (".parquet", ".csv", ".png"))
+            names = sorted(name for name in folder.names() if name.endswith((".parquet", ".csv", ".png")))
             self._later(
                 self.tracker.log_stage,
                 stage="pseudo-labels",
                 params=flatten(self.study.pseudo_labels.model_dump(mode="json")),
                 metrics=agreement_metrics(folder),
-                files=sorted(files),
+                files=folder.local_copies(names, self._copies()),
             )
         if plan.core_set is not None and plan.core_set_folder is not None and self.study.core_set is not None:
             folder, summary = plan.core_set_folder, plan.core_set.summary
@@ -112,7 +119,7 @@ class Ledger:
                 stage="core-set",
                 params=flatten(self.study.core_set.model_dump(mode="json", exclude={"classes"})),
                 metrics={**figures, **{f"limit/{machine}": limit for machine, limit in summary["threshold"].items()}},
-                files=[Path(folder.path(name)) for name in ("summary.json", "problems.csv")],
+                files=folder.local_copies(("summary.json", "problems.csv"), self._copies()),
             )
 
     def finish(self, plan: "Plan", results: Results) -> None:
@@ -122,18 +129,18 @@ class Ledger:
             return
         self._stages(plan)
         for system in results.systems:
+            folder = self.store.child("systems", system.name)
+            tables = sorted(name for name in folder.names() if name.endswith(".csv"))
             self._later(
                 self.tracker.log_system,
                 system=system.name,
                 params={"groups": ", ".join(self.study.systems[system.name].groups), "scores": system.scores},
                 metrics=system_metrics(system),
-                files=sorted(Path(self.store.child("systems", system.name).root).glob("*.csv")),
+                files=folder.local_copies(tables, self._copies()),
             )
         best = {"official_best": max((s.official or 0.0 for s in results.systems), default=0.0)}
-        files = [
-            Path(self.store.path(name)) for name in ("results.csv", "results.md", "scores.parquet", "clips.parquet")
-        ]
-        self._later(self.tracker.finish, metrics=best, files=files)
+        tables = ["results.csv", "results.md", "scores.parquet", "clips.parquet"]
+        self._later(self.tracker.finish, metrics=best, files=self.store.local_copies(tables, self._copies()))
 
     def page(self) -> str:
         """How to look at the runs."""
@@ -154,14 +161,15 @@ def make_tracker(study: Study, identity: str, say: Callable[[str], None]) -> Tra
         uri=tracking_uri(study),
         study=study.name,
         identity=identity,
-        artifact_root=Path(study.storage).absolute() / "mlartifacts",
+        artifact_root=local_home(study) / "mlartifacts",
         warn=say,
     )
 
 
-def log_comparison(folder: Path, columns: Mapping[str, Sequence[str]], say: Callable[[str], None]) -> str:
+def log_comparison(folder: str | Path, columns: Mapping[str, Sequence[str]], say: Callable[[str], None]) -> str:
     """Put a comparison's table at the MLflow run of the study in `folder`; returns how to look at it."""
-    study, store = load_study(folder / "study.yaml"), Store.at(folder)
+    store = Store.at(folder)
+    study = read_study(store)
     if not study.tracking.enabled or not store.exists(TRACKING):
         return "tracking is off (tracking.enabled=false)"
     tracker = make_tracker(study, store.read_json(TRACKING)["identity"], say)
@@ -170,7 +178,18 @@ def log_comparison(folder: Path, columns: Mapping[str, Sequence[str]], say: Call
 
 
 def tracking_uri(study: Study) -> str:
-    return study.tracking.uri or f"sqlite:///{Path(study.storage).absolute() / 'mlflow.db'}"
+    return study.tracking.uri or f"sqlite:///{local_home(study) / 'mlflow.db'}"
+
+
+def local_home(study: Study) -> Path:
+    """Where MLflow's own files go unless a server has them: beside its database, which lies beside the studies.
+
+    Where these are in a bucket: in results/ here.
+    """
+    database = (study.tracking.uri or "").partition("?")[0]
+    if database.startswith("sqlite:///"):
+        return Path(database.removeprefix("sqlite:///")).absolute().parent
+    return Path(study.storage if is_local(study.storage) else "results").absolute()
 
 
 def system_metrics(system: SystemResult) -> dict[str, float]:

@@ -14,10 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.config import SCORES, Study
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, DataError
 from orchestrator.recipes import ExtractorRecipe
+from orchestrator.storage import Store
 
 GROUP_DEFAULTS = "recipe"
+STUDY = "study.yaml"  # the resolved study, in its results
 LIST_ITEM = re.compile(r"(recipe|groups\.[^.=]+)\.(\w+)\.\d+[.=]")  # an override inside a list of a recipe
 # what PyYAML and OmegaConf raise for odd text: impossible dates, 5000-digit numbers and endless nesting included
 UNREADABLE = (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError, LookupError, RecursionError)
@@ -30,7 +32,19 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     ConfigError names every mistake of the file and the first that is no `key=value` among the overrides.
     """
     path = Path(path)
-    raw = _read(path)
+    return _checked(path, _read(path), overrides)
+
+
+def read_study(store: Store) -> Study:
+    """The study that a results folder was made by; DataError where the place is none."""
+    if not store.exists(STUDY):
+        raise DataError(f"{store.uri} is no study's folder (no {STUDY} there); give results/<study>, made by `asd run`")
+    raw = OmegaConf.create(store.read(STUDY).decode())
+    assert isinstance(raw, DictConfig)
+    return _checked(f"{store.uri}/{STUDY}", raw, ())
+
+
+def _checked(path: str | Path, raw: DictConfig, overrides: Sequence[str]) -> Study:
     late = [o for o in overrides if LIST_ITEM.match(o) and o.startswith("groups.")]  # the list may be `recipe`'s
     plain = _resolved(path, raw, [o for o in overrides if o not in late])
     defaults = plain.get(GROUP_DEFAULTS)
@@ -67,7 +81,7 @@ def _read(path: Path) -> DictConfig:
     return raw
 
 
-def _resolved(path: Path, raw: DictConfig, overrides: Sequence[str]) -> dict[Any, Any]:
+def _resolved(path: str | Path, raw: DictConfig, overrides: Sequence[str]) -> dict[Any, Any]:
     for override in overrides:
         _apply(raw, override)
     try:

@@ -1,7 +1,6 @@
 """What a study needs and how much of it is there: its members, the stages that they wait for, the work left."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -105,13 +104,14 @@ class Plan(NamedTuple):
         return Chooser(tuple(member.folder(self.store) for member in members), recipe, config.epoch, self.key)
 
 
-def study_folder(study: Study) -> Path:
-    return Path(study.storage) / study.name
+def study_store(study: Study) -> Store:
+    """Where a study keeps everything: a folder, or a place of an object store."""
+    return Store.at(study.storage).child(study.name)
 
 
 def make_plan(study: Study) -> Plan:
     """Scan the recordings and list the members; writes nothing."""
-    store = Store.at(study_folder(study))
+    store = study_store(study)
     known = store.read_table(CLIPS) if store.exists(CLIPS) else None
     scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
     return plan_members(study, store, checked_clips(scanned, study.data), external_shards(study))

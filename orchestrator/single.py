@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -12,9 +11,10 @@ from orchestrator.data.clips import read_clips
 from orchestrator.data.dcase import find_clips
 from orchestrator.data.waves import WaveBank, pack
 from orchestrator.errors import ConfigError, ResourceError
+from orchestrator.lock import only_writer
 from orchestrator.members import Member
-from orchestrator.plan import Plan, checked_clips, external_shards, plan_members, study_folder
-from orchestrator.storage import Store, only_writer
+from orchestrator.plan import Plan, checked_clips, external_shards, plan_members, study_store
+from orchestrator.storage import Store
 from orchestrator.work import make_work, work_on
 
 SAY_EVERY_SECONDS = 5.0
@@ -22,7 +22,7 @@ SAY_EVERY_SECONDS = 5.0
 
 def train_single(
     study: Study, group: str, seed: int, device: str, threads: int, say: Callable[[str, float], None]
-) -> Path:
+) -> Store:
     """Train and score the member (group, seed) into the study's folder, where `asd run` will find it."""
     if group not in study.groups:
         raise ConfigError(f"--group {group!r}: the study's groups are {', '.join(study.groups)}")
@@ -33,10 +33,11 @@ def train_single(
     except (RuntimeError, AssertionError) as error:
         raise ResourceError(f"--device {device}: {str(error).splitlines()[0]}; valid: cpu, cuda, cuda:N") from error
     torch.set_num_threads(threads)
-    with only_writer(study_folder(study)):
+    store = study_store(study)
+    with only_writer(store):
         shards = external_shards(study)
         table, waves = read_clips(find_clips(study.data.root).clips, study.data.min_seconds)
-        plan = plan_members(study, Store.at(study_folder(study)), checked_clips(table, study.data), shards)
+        plan = plan_members(study, store, checked_clips(table, study.data), shards)
         members = _members(plan, group, seed)
         usable = [wave for wave, bad in zip(waves, table["problem"].to_pylist(), strict=True) if not bad]
         external = read_core_set(plan.core_set_folder) if plan.core_set_folder is not None else None
@@ -46,7 +47,7 @@ def train_single(
         work = make_work(plan.store, plan.clips, study.backend, list(plan.label_sets.values()), [], ids)
         for member in members:
             work_on(member, work, bank, _Paced(say))
-        return Path(members[0].folder(plan.store).root)
+        return members[0].folder(store)
 
 
 def _members(plan: Plan, group: str, seed: int) -> list[Member]:

@@ -1,14 +1,13 @@
 """The one place that reads and writes results: whole files, replaced atomically, on any pyarrow filesystem."""
 
 import errno
-import fcntl
 import io
 import json
-import os
-import socket
+import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,48 +18,124 @@ from pyarrow import fs
 from orchestrator.errors import StorageError
 
 
+def locate(place: str | Path) -> tuple[fs.FileSystem, str]:
+    """The file system of a local path or a URI such as s3://bucket/folder, and the path in it.
+
+    S3 takes credentials, region and endpoint from the AWS_* variables of the process that asks. StorageError where the
+    URI is of no known kind, or its server does not answer.
+    """
+    if is_local(place):
+        return fs.LocalFileSystem(), _path(place)
+    scheme, _, rest = str(place).partition("://")
+    bucket, _, path = rest.partition("/")
+    return _file_system(f"{scheme}://{bucket}"), f"{bucket}/{path}".rstrip("/")
+
+
+def is_local(place: str | Path) -> bool:
+    return isinstance(place, Path) or "://" not in place or place.startswith("file://")
+
+
+def _path(place: str | Path) -> str:
+    return str(Path(str(place).removeprefix("file://")).expanduser().absolute())
+
+
+@cache
+def _file_system(bucket: str) -> fs.FileSystem:
+    """One connection a process and bucket."""
+    try:
+        with explain_fault("open", bucket):
+            return fs.FileSystem.from_uri(bucket)[0]
+    except (ValueError, pa.ArrowException) as error:
+        raise StorageError(f"{bucket} is no place that we can open: {error}; valid: a folder, s3://, gs://") from error
+
+
+def read_file(place: str | Path) -> bytes:
+    """All bytes of a file on any file system; OSError where that is impossible."""
+    if is_local(place):
+        return Path(_path(place)).read_bytes()
+    files, path = locate(place)
+    with files.open_input_file(path) as source:
+        return bytes(source.read())
+
+
 class Store(NamedTuple):
-    """A folder of results. A file in it is either whole or absent: it is written beside and then renamed."""
+    """A folder of results, on any file system. A file in it is either whole or absent."""
 
     files: fs.FileSystem
     root: str
+    scheme: str = ""  # of a URI; empty for a local folder
 
     @classmethod
-    def at(cls, uri: str | Path) -> "Store":
+    def at(cls, place: str | Path) -> "Store":
         """Open a folder (made when first written to)."""
-        files, root = fs.FileSystem.from_uri(str(Path(uri).absolute()))
-        return cls(files, root)
+        scheme = "" if is_local(place) else str(place).partition("://")[0]
+        return cls(*locate(place), scheme)
+
+    @property
+    def uri(self) -> str:
+        """What a person calls it, and what `at` takes."""
+        return f"{self.scheme}://{self.root}" if self.scheme else self.root
 
     def child(self, *names: str) -> "Store":
-        return Store(self.files, "/".join([self.root, *names]))
+        return Store(self.files, "/".join([self.root, *names]), self.scheme)
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
+    @property
+    def is_local(self) -> bool:
+        return not self.scheme
+
     def exists(self, name: str) -> bool:
-        return bool(self.files.get_file_info(self.path(name)).type == fs.FileType.File)
+        with explain_fault("look at", self.uri):
+            return bool(self.files.get_file_info(self.path(name)).type == fs.FileType.File)
+
+    def names(self) -> set[str]:
+        """What the folder holds, by name; nothing where there is no folder."""
+        with explain_fault("list", self.uri):
+            found = self.files.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
+        return {info.base_name for info in found}
 
     def read(self, name: str) -> bytes:
-        with self.files.open_input_file(self.path(name)) as source:
+        with explain_fault("read", f"{self.uri}/{name}"), self.files.open_input_file(self.path(name)) as source:
             return bytes(source.read())
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file in one step; StorageError where the folder is read-only or the disk is full."""
+        """Replace a file in one step; StorageError where the place is read-only, full or out of reach."""
+        with explain_fault("write", f"{self.uri}/{name}"):
+            if self.is_local:
+                self._write_beside(name, data)
+                return
+            with self.files.open_output_stream(self.path(name)) as sink:  # seen only when its upload is complete
+                sink.write(data)
+
+    def _write_beside(self, name: str, data: bytes) -> None:
         part = self.path(f".{name}.{uuid.uuid4().hex[:8]}.part")
         try:
             self.files.create_dir(self.root, recursive=True)
             with self.files.open_output_stream(part) as sink:
                 sink.write(data)
             self.files.move(part, self.path(name))
-        except OSError as error:
+        except OSError:
             self._discard(part)
-            raise StorageError(_why(self.path(name), error)) from error
+            raise
+
+    def remove(self, name: str) -> None:
+        """Delete a file, where it is there."""
+        with explain_fault("delete", f"{self.uri}/{name}"), suppress(FileNotFoundError):
+            self.files.delete_file(self.path(name))
 
     def _discard(self, part: str) -> None:
-        try:
+        with suppress(OSError):  # it was never made, or the disk that just failed cannot delete either: it is a .part
             self.files.delete_file(part)
-        except OSError:
-            return  # it was never made, or the disk that just failed cannot delete either: the name says it is a part
+
+    def local_copies(self, names: Iterable[str], into: Path) -> list[Path]:
+        """Files as local paths: themselves, or copies in the folder `into`."""
+        if self.is_local:
+            return [Path(self.path(name)) for name in names]
+        for name in names:
+            (into / name).write_bytes(self.read(name))
+        return [into / name for name in names]
 
     def read_json(self, name: str) -> Any:
         return json.loads(self.read(name))
@@ -77,46 +152,33 @@ class Store(NamedTuple):
         self.write(name, buffer.getvalue())
 
 
-def _why(path: str, error: OSError) -> str:
+@contextmanager
+def explain_fault(verb: str, place: str) -> Iterator[None]:
+    """What a file system says, as a sentence with a remedy; a file that is merely not there stays what it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(_why(verb, place, error)) from error
+
+
+AWS = {
+    "NETWORK_CONNECTION": "no server answers at the address; is AWS_ENDPOINT_URL right and the server up?",
+    "NO_SUCH_BUCKET": "there is no such bucket; make it first",
+    "ACCESS_DENIED": "no permission for these credentials",
+    "INVALID_ACCESS_KEY_ID": "wrong credentials; is AWS_ACCESS_KEY_ID right?",
+    "SIGNATURE_DOES_NOT_MATCH": "wrong credentials; is AWS_SECRET_ACCESS_KEY right?",
+}
+
+
+def _why(verb: str, place: str, error: Exception) -> str:
     reason = {
         errno.EACCES: "no permission",
         errno.EROFS: "the file system is read-only",
         errno.ENOSPC: "the disk is full",
         errno.ENOTDIR: "a file stands where a folder is needed",
-    }.get(error.errno or 0, str(error))
-    return f"cannot write {path}: {reason}. Free space or set `storage=FOLDER`, then run the same command again"
-
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold a study's folder for this process; the second run of a study is refused with the first's pid and place.
-
-    The kernel lets go of the lock when the process ends, however it ends: a file that merely exists means nothing.
-    """
-    lock = folder / "run.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StorageError(_why(str(lock), error)) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-            raise StorageError(
-                f"{folder} is being written by {holder}; wait for it, stop it, or set another `name=` or `storage=`"
-            ) from None
-        _sign(handle, lock)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _sign(handle: int, lock: Path) -> None:
-    """Write who holds the lock; a full disk shows here first."""
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    except OSError as error:
-        raise StorageError(_why(str(lock), error)) from error
+    }.get(getattr(error, "errno", None) or 0)
+    told = re.search(r"AWS Error (\w+)", str(error))
+    reason = reason or (AWS.get(told[1]) if told else None) or (str(error).splitlines() or [type(error).__name__])[0]
+    return f"cannot {verb} {place}: {reason}. Mend it or set `storage=FOLDER`, then run the same command again"

@@ -20,6 +20,7 @@ from orchestrator.errors import ConfigError, DataError, TrainingError
 from orchestrator.farm import run_farm
 from orchestrator.ledger import Ledger
 from orchestrator.loading import study_yaml
+from orchestrator.lock import only_writer
 from orchestrator.member_queue import Status
 from orchestrator.plan import (
     CLIPS,
@@ -27,14 +28,14 @@ from orchestrator.plan import (
     checked_clips,
     external_shards,
     plan_members,
-    study_folder,
+    study_store,
 )
 from orchestrator.pseudo_labels import make_pseudo_labels
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.results import Results, make_results, write_results
 from orchestrator.runtime import Slots, busy_note, find_slots, ray_session
 from orchestrator.scoring import SCORE_SCHEMA, few_clips_note, output_name
-from orchestrator.storage import Store, only_writer
+from orchestrator.storage import Store
 from orchestrator.work import Work, make_work
 
 
@@ -69,13 +70,12 @@ def run_study(study: Study, view: View) -> Outcome:
     Interrupted anywhere, the same call goes on where it was. TrainingError where a member could not be trained; the
     others are kept.
     """
-    folder = study_folder(study)
     found = find_clips(study.data.root)  # before anything is written: a wrong folder leaves no trace
     shards = external_shards(study)
     for note in found.notes:
         view.say(f"note: {note}")
-    with only_writer(folder):
-        store = Store.at(folder)
+    store = study_store(study)
+    with only_writer(store):
         store.write("study.yaml", study_yaml(study).encode())
         plan = _known_plan(study, store, found.clips, shards)
         with Ledger(study, store, view.say) as ledger:
@@ -231,8 +231,8 @@ def choose_alone(study: Study, view: View) -> tuple[CoreSet, Store]:
     if study.core_set is None:
         raise ConfigError("the study has no `core_set` block; add one with `sources` and `group`")
     shards = find_shards(study.core_set)
-    with only_writer(study_folder(study)):
-        store = Store.at(study_folder(study))
+    store = study_store(study)
+    with only_writer(store):
         known = store.read_table(CLIPS) if store.exists(CLIPS) else None
         scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
         plan = plan_members(study, store, checked_clips(scanned, study.data), shards)

@@ -13,7 +13,7 @@ from orchestrator.config import Study
 from orchestrator.data.clips import read_clips
 from orchestrator.loading import load_study, study_yaml
 from orchestrator.members import Member
-from orchestrator.plan import CLIPS, make_plan, study_folder
+from orchestrator.plan import CLIPS, make_plan, study_store
 from orchestrator.results import make_results, write_results
 from orchestrator.scoring import output_name
 from orchestrator.single import train_single
@@ -83,7 +83,7 @@ def make_study(folder: Path) -> Path:
         for seed in study.seeds[:1] if recipe.kind == "autoencoder" else study.seeds:
             train_single(study, group, seed, "cpu", 1, lambda stage, clips: None)
     _finish(study)
-    return study_folder(study)
+    return Path(study_store(study).root)
 
 
 def _finish(study: Study) -> None:

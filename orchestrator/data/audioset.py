@@ -10,7 +10,6 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from orchestrator.config import CoreSetConfig
 from orchestrator.data.audioset_classes import CANDIDATE_CLASSES
 from orchestrator.data.segments import FileFault, file_batches
 from orchestrator.errors import DataError
+from orchestrator.storage import locate, read_file
 
 MID_BEGINS = ("/m/", "/t/", "/g/")  # how Freebase's machine ids look
 LISTED = 20  # faults that a message names before it only counts
@@ -74,14 +74,6 @@ def class_mids(config: CoreSetConfig) -> dict[str, str]:
     if faults:
         raise DataError("core_set.classes cannot be understood:\n" + "\n".join(f"  - {fault}" for fault in faults))
     return mids
-
-
-def locate(place: str) -> tuple[fs.FileSystem, str]:
-    """The file system and the path in it of a local path or a URI."""
-    if "://" in place:
-        files, path = fs.FileSystem.from_uri(place)
-        return files, path
-    return fs.LocalFileSystem(), str(Path(place).expanduser().absolute())
 
 
 def _parquet_shards(places: Sequence[str]) -> tuple[list[Shard], list[str]]:
@@ -217,10 +209,7 @@ def _full_name(asked: str, names: dict[str, str]) -> str | None:
 
 
 def _read_class_list(place: str) -> dict[str, str]:
-    files, path = locate(place)
-    with files.open_input_file(path) as source:
-        text = source.read().decode("utf-8-sig")
-    rows = csv.DictReader(io.StringIO(text))
+    rows = csv.DictReader(io.StringIO(read_file(place).decode("utf-8-sig")))
     if not {"mid", "display_name"} <= set(rows.fieldnames or ()):
         raise DataError("no columns `mid` and `display_name`; use AudioSet's class_labels_indices.csv")
     return {row["display_name"]: row["mid"] for row in rows}

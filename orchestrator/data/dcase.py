@@ -6,6 +6,7 @@ the root and the machine; the root may also be one machine's folder.
 """
 
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from orchestrator.data.folders import Entry, is_folder, list_folder, real_place
 from orchestrator.errors import DataError
+from orchestrator.storage import is_local
 
 NO_ATTRIBUTE = "noAttribute"
 AUDIO_SUFFIXES = (".wav", ".flac")
@@ -117,6 +120,17 @@ def _agree(name: ClipName, told: dict[str, str], folder: str, folder_domain: str
         raise BadName(f"label {name.label}, domain {name.domain}: training clips are normal and of a known domain")
 
 
+class Machine(NamedTuple):
+    """A machine's folder and what is in it."""
+
+    path: str
+    subfolders: list[Entry]
+
+    @property
+    def name(self) -> str:
+        return posixpath.basename(self.path)
+
+
 def find_clips(roots: Sequence[str | Path]) -> Found:
     """List the clips of all roots as one data set, from names and file stamps alone.
 
@@ -127,11 +141,12 @@ def find_clips(roots: Sequence[str | Path]) -> Found:
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for machine in _all_machines(roots, notes):
-        for folder in _subfolders(machine):
+        for folder in machine.subfolders:
+            entries = list_folder(folder.path)
             if folder.name in SPLIT_FOLDERS:
-                rows.extend(_row(machine.name, folder.name, entry) for entry in _audio_files(folder))
+                rows.extend(_row(machine.name, folder.name, entry) for entry in _audio_files(entries))
             else:
-                _note_skipped(folder, notes)
+                _note_skipped(folder.path, entries, notes)
     if not rows:
         looked = ", ".join(map(str, roots)) or "(no folder named)"
         raise DataError(f"no recordings found in {looked}. {_LAYOUT}")
@@ -140,60 +155,51 @@ def find_clips(roots: Sequence[str | Path]) -> Found:
     return Found(pa.Table.from_pylist(rows, schema=FOUND_SCHEMA), notes)
 
 
-def _all_machines(roots: Sequence[str | Path], notes: list[str]) -> list[Path]:
+def _all_machines(roots: Sequence[str | Path], notes: list[str]) -> list[Machine]:
     """Machine folders of all roots, each once even where roots overlap."""
-    machines: dict[str, Path] = {}
-    for root in map(Path, roots):
-        if not root.is_dir():
+    machines: dict[str, Machine] = {}
+    for root in roots:
+        if not is_folder(root):
             raise DataError(f"{root} is not a folder. {_LAYOUT}")
-        for machine in _machines(Path(os.path.abspath(root)), MAX_DEPTH, notes):
-            machines.setdefault(os.path.realpath(machine), machine)
+        place = os.path.abspath(root) if is_local(root) else str(root).rstrip("/")
+        for machine in _machines(place, MAX_DEPTH, notes):
+            machines.setdefault(real_place(machine.path), machine)
     return list(machines.values())
 
 
-def _machines(folder: Path, depth: int, notes: list[str]) -> Iterator[Path]:
+def _machines(folder: str, depth: int, notes: list[str]) -> Iterator[Machine]:
     """Folders below (or the folder itself) that hold a split folder."""
-    subfolders = _subfolders(folder)
+    entries = list_folder(folder)
+    subfolders = _subfolders(entries)
     if any(sub.name in SPLIT_FOLDERS for sub in subfolders):
-        yield folder
+        yield Machine(folder, subfolders)
         return
-    _note_skipped(folder, notes)
+    _note_skipped(folder, entries, notes)
     if depth:
         for sub in subfolders:
-            yield from _machines(sub, depth - 1, notes)
+            yield from _machines(sub.path, depth - 1, notes)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        return list(os.scandir(folder))
-    except OSError as error:
-        raise DataError(f"cannot list {folder}: {error.strerror}; make it readable, or name other folders") from None
-
-
-def _subfolders(folder: Path) -> list[Path]:
+def _subfolders(entries: Sequence[Entry]) -> list[Entry]:
     """Visible subfolders by name; `__MACOSX` holds an archiver's shadow copies of every file."""
-    return sorted(
-        Path(entry.path)
-        for entry in _entries(folder)
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
-    )
+    return sorted(e for e in entries if e.is_folder and not e.name.startswith(".") and e.name != "__MACOSX")
 
 
-def _audio_files(folder: Path) -> list[os.DirEntry[str]]:
+def _audio_files(entries: Sequence[Entry]) -> list[Entry]:
     return [
         entry
-        for entry in _entries(folder)
-        if entry.name.lower().endswith(AUDIO_SUFFIXES) and not entry.name.startswith(".") and not entry.is_dir()
+        for entry in entries
+        if entry.name.lower().endswith(AUDIO_SUFFIXES) and not entry.name.startswith(".") and not entry.is_folder
     ]
 
 
-def _note_skipped(folder: Path, notes: list[str]) -> None:
-    count = len(_audio_files(folder))
+def _note_skipped(folder: str, entries: Sequence[Entry], notes: list[str]) -> None:
+    count = len(_audio_files(entries))
     if count:
         notes.append(f"{folder}: {count} audio files left aside, the folder is none of {', '.join(SPLIT_FOLDERS)}")
 
 
-def _row(machine: str, folder: str, entry: os.DirEntry[str]) -> dict[str, Any]:
+def _row(machine: str, folder: str, entry: Entry) -> dict[str, Any]:
     split = SPLIT_FOLDERS[folder][0]
     row: dict[str, Any] = {"machine": machine, "split": split, "file_name": entry.name, "path": entry.path}
     row |= {"clip_id": f"{machine}/{split}/{Path(entry.name).stem}", "problem": "", "size_bytes": -1, "mtime_ns": -1}
@@ -203,12 +209,9 @@ def _row(machine: str, folder: str, entry: os.DirEntry[str]) -> dict[str, Any]:
             raise BadName("the machine's folder may not have a | in its name")
         name = parse_name(entry.name, folder)
         row |= {key: getattr(name, key) for key in ("section", "domain", "label", "attribute")}
-        status = entry.stat()
-        row |= {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+        row |= {"size_bytes": entry.size_bytes, "mtime_ns": entry.mtime_ns, "problem": entry.problem}
     except BadName as error:
         row["problem"] = f"name: {error}"
-    except OSError as error:  # for example a link whose target is gone
-        row["problem"] = f"cannot read: {error.strerror}"
     return row
 
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from orchestrator.data.audio import BadClip, decode
-from orchestrator.data.audioset import Shard, locate
+from orchestrator.data.audioset import Shard
 from orchestrator.errors import DataError
+from orchestrator.storage import locate
 
 AUDIO_ROWS = 8  # encoded clips held at a time
 READ_BYTES = 1 << 20  # pages are fetched as they are needed, never a whole column of a row group

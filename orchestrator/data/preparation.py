@@ -15,7 +15,8 @@ from orchestrator.data.download import PATIENCE, Patience, download, fault_of, m
 from orchestrator.data.receiving import ANY_FILE, Expected, size_of
 from orchestrator.data.unpacking import unpack
 from orchestrator.errors import DataError
-from orchestrator.storage import Store, only_writer
+from orchestrator.lock import only_writer
+from orchestrator.storage import Store
 
 BRIEF_PATIENCE = Patience(attempts=1, timeout_seconds=10.0)  # for metadata that one can do without
 
@@ -102,7 +103,7 @@ def prepare(
     once it is unpacked; those of the user's folder never are.
     """
     done: list[Prepared] = []
-    with only_writer(into):
+    with only_writer(Store.at(into)):
         records = sources.records(into, keep=True)
         for archive in archives:
             row = _prepare(archive, into, sources, records, keep_archives, on_progress)

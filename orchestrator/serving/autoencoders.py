@@ -5,7 +5,6 @@ Shapes: B clips, V vectors of stacked frames, F bands, N frames, D = frames * F 
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -74,15 +73,15 @@ def _network(member: MemberEntry, folder: Store, manifest: Manifest, device: str
     inverses = tuple(
         torch.from_numpy(inverse).to(device)
         for name in member.arrays(manifest.key, manifest.output)
-        for inverse in _inverses(Path(home.path(name)))
+        for inverse in _inverses(home, name)
     )
     return Network(model, inverses, recipe.distance_of_mean)
 
 
-def _inverses(path: Path) -> list[NDArray[np.float64]]:
+def _inverses(home: Store, name: str) -> list[NDArray[np.float64]]:
     """The inverse covariances that a study kept: of source, then of target where it has any."""
-    arrays = read_arrays(path)
+    arrays = read_arrays(home, name)
     found = [arrays[name].astype(np.float64) for name in ("source", "target") if name in arrays]
     if not found or any(a.shape != (BANDS, BANDS) or not np.isfinite(a).all() for a in found):
-        raise BundleError(f"{path} holds no inverse covariances of {BANDS} bands; export the model again")
+        raise BundleError(f"{home.uri}/{name} holds no inverse covariances of {BANDS} bands; export the model again")
     return found

@@ -29,7 +29,7 @@ class Bundle(NamedTuple):
     """One system: what it is, where its members' files are, and each place's sorted training scores."""
 
     manifest: Manifest
-    folder: Path
+    folder: Store
     references: References
 
     @classmethod
@@ -39,7 +39,7 @@ class Bundle(NamedTuple):
         manifest = read_manifest(folder)
         for name in manifest.names():
             check_file(folder, name, manifest.files.get(name))
-        return cls(manifest, folder, _references(folder, manifest))
+        return cls(manifest, Store.at(folder), _references(folder, manifest))
 
     def scorer(self, device: str = "cpu") -> EnsembleScorer:
         """All networks in memory, on a device, ready to score."""
@@ -49,11 +49,11 @@ class Bundle(NamedTuple):
             )
             for entry in self.manifest.places
         }
-        return EnsembleScorer(self.manifest, Store.at(self.folder), judges, device)
+        return EnsembleScorer(self.manifest, self.folder, judges, device)
 
 
 def _references(folder: Path, manifest: Manifest) -> References:
-    arrays = read_arrays(folder / REFERENCES)
+    arrays = read_arrays(Store.at(folder), REFERENCES)
     places = [Place(entry.machine, entry.section) for entry in manifest.places]
     for place in places:
         scores = arrays.get(place.key, np.empty(0))
@@ -84,7 +84,7 @@ def _fill(bundle: Bundle, part: Path) -> None:
     for name in bundle.manifest.names():
         if name != REFERENCES:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.folder / name, part / name)
+            (part / name).write_bytes(bundle.folder.read(name))
     files = {name: file_facts(part / name) for name in bundle.manifest.names()}
     facts = bundle.manifest.model_copy(update={"files": files}).model_dump(mode="json")
     (part / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n")

@@ -1,6 +1,7 @@
 """Checks on a bundle's files before anything is made of them: a bundle may come from anywhere."""
 
 import hashlib
+import io
 import math
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from orchestrator.serving.manifest import BundleError, FileEntry
+from orchestrator.storage import Store
 
 AGAIN = "copy or export the model again"
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -79,7 +81,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise BundleError(f"{path} is damaged: {error}; {AGAIN}") from None
 
 
-def read_arrays(path: Path) -> dict[str, NDArray]:
+def read_arrays(folder: Store, name: str) -> dict[str, NDArray]:
     """The arrays of a checked .npz file."""
-    with np.load(path, allow_pickle=False) as kept:
+    with np.load(io.BytesIO(folder.read(name)), allow_pickle=False) as kept:
         return {name: kept[name] for name in kept.files}

@@ -13,7 +13,7 @@ from orchestrator.config import Study, uses_core_set
 from orchestrator.data import clips as clip_table
 from orchestrator.ensemble import RULES, score_matrix
 from orchestrator.errors import ConfigError, DataError
-from orchestrator.loading import load_study
+from orchestrator.loading import read_study
 from orchestrator.members import Member
 from orchestrator.plan import CLIPS, Plan, external_shards, plan_members
 from orchestrator.provenance import code_version
@@ -29,21 +29,19 @@ def bundle_of_study(folder: str | Path, system: str) -> Bundle:
 
     ConfigError: no such system. DataError: the study is not finished, or lacks what scoring needs.
     """
-    folder = Path(folder).absolute()
-    study = _study(folder, system)
-    plan = _plan(study, folder)
+    store = Store.at(folder)
+    study = _study(store, system)
+    plan = _plan(study, store)
     members = _members(plan, system)
     references = reference_scores(_system_scores(plan, members, study.score_of(system)), plan.clips)
     manifest = _manifest(plan, system, members, references)
-    _check_files(folder, manifest)
-    return Bundle(manifest, folder, {place: np.sort(scores) for place, scores in references.items()})
+    _check_files(store, manifest)
+    return Bundle(manifest, store, {place: np.sort(scores) for place, scores in references.items()})
 
 
-def _study(folder: Path, system: str) -> Study:
+def _study(store: Store, system: str) -> Study:
     """The study with this system alone and the groups that it needs."""
-    if not (folder / "study.yaml").is_file():
-        raise DataError(f"{folder} is no study's folder (no study.yaml); name one such as results/demo")
-    study = load_study(folder / "study.yaml")
+    study = read_study(store)
     if system not in study.systems:
         raise ConfigError(f"{study.name} has no system {system!r}; it has {', '.join(study.systems)}")
     needed = set(study.systems[system].groups)
@@ -54,10 +52,9 @@ def _study(folder: Path, system: str) -> Study:
     return study.model_copy(update=alone)
 
 
-def _plan(study: Study, folder: Path) -> Plan:
-    store = Store.at(folder)
+def _plan(study: Study, store: Store) -> Plan:
     if not store.exists(CLIPS):
-        raise DataError(f"{folder} holds no {CLIPS}: the study was never run; run `asd run STUDY` first")
+        raise DataError(f"{store.uri} holds no {CLIPS}: the study was never run; run `asd run STUDY` first")
     clips = clip_table.check(store.read_table(CLIPS), study.data.max_bad_clips)
     return plan_members(study, store, clips, external_shards(study))
 
@@ -125,16 +122,13 @@ def _entry(member: Member) -> MemberEntry:
     )
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
+def _check_files(store: Store, manifest: Manifest) -> None:
     """DataError for members whose scores are there, but not what made them."""
     lacking = [
-        name
-        for m in manifest.members
-        for name in m.files(manifest.key, manifest.output)
-        if not (folder / name).is_file()
+        name for m in manifest.members for name in m.files(manifest.key, manifest.output) if not store.exists(name)
     ]
     if lacking:
         raise DataError(
-            f"{manifest.system} cannot be exported: {len(lacking)} file(s) are missing, such as {folder / lacking[0]}. "
-            f"An older version wrote these scores: run the study again under another `name=`"
+            f"{manifest.system} cannot be exported: {len(lacking)} file(s) are missing, such as "
+            f"{store.uri}/{lacking[0]}. An older version wrote these scores: run the study again under another `name=`"
         )

@@ -17,7 +17,8 @@ import yaml
 
 from jobs.__main__ import main
 from orchestrator.data.synth import FactoryOptions, make_factory
-from orchestrator.storage import only_writer
+from orchestrator.lock import only_writer
+from orchestrator.storage import Store
 
 Asd = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., str]
@@ -105,7 +106,7 @@ def test_an_output_folder_that_takes_nothing_is_refused(
 
 @e2e
 def test_a_second_run_of_a_study_is_refused_with_the_first_ones_pid(asd: Asd, study: Path, storage: Path) -> None:
-    with only_writer(storage / "busy"):
+    with only_writer(Store.at(storage / "busy")):
         second = asd("run", study, "name=busy")
     assert second.returncode == 2
     assert second.stderr.startswith(f"error: {storage / 'busy'} is being written by pid {os.getpid()} on ")

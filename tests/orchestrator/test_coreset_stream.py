@@ -144,13 +144,20 @@ def test_bad_rows_have_reasons_and_harm_nobody(chosen: tuple[CoreSet, Store, lis
     assert summary["candidates"]["seen"] == 20 + 70 + 12 + 15 + 1
 
 
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it ended just now
+        return ""
+
+
 def test_two_scorers_another_order_and_a_death_choose_the_same_to_the_bit(
     world: World, chosen: tuple[CoreSet, Store, list[Progress]], tmp_path: Path
 ) -> None:
     killed: list[int] = []
 
     def kill_a_scorer(progress: Progress) -> None:
-        scorers = [p for p in psutil.Process().children(recursive=True) if "Scorer" in " ".join(p.cmdline())]
+        scorers = [p for p in psutil.Process().children(recursive=True) if "Scorer" in command_of(p)]
         if progress.candidates and not killed and scorers:
             killed.append(scorers[0].pid)
             scorers[0].send_signal(signal.SIGKILL)

@@ -14,7 +14,7 @@ from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.data.synth.faults import KINDS
 from orchestrator.errors import DataError
 from orchestrator.members import DONE, LAST, Member
-from orchestrator.plan import Plan, checked_clips, estimated_seconds, make_plan, study_folder
+from orchestrator.plan import Plan, checked_clips, estimated_seconds, make_plan, study_store
 from orchestrator.pseudo_labels import PSEUDO_SCHEMA
 from orchestrator.scoring import few_clips_note, output_name
 
@@ -215,7 +215,7 @@ def test_planning_writes_nothing(factory: Path, tmp_path: Path) -> None:
     make_plan(planned)
     assert sorted(factory.rglob("*")) == before
     assert not (tmp_path / "results").exists()
-    assert study_folder(planned) == tmp_path / "results" / "s"
+    assert study_store(planned).root == str(tmp_path / "results" / "s")
 
 
 def test_machines_with_few_source_clips_are_named(made: Plan) -> None:

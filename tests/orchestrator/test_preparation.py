@@ -20,7 +20,8 @@ from orchestrator.data.known_truth import write_truth
 from orchestrator.data.preparation import BROKEN, MISSING, PARTLY, THERE, UNPACKED, Sources, look, prepare
 from orchestrator.data.truth import read_truth
 from orchestrator.errors import DataError, StorageError
-from orchestrator.storage import only_writer
+from orchestrator.lock import only_writer
+from orchestrator.storage import Store
 
 FAST = Patience(attempts=2, pause_seconds=0.001, timeout_seconds=5.0)
 ARCHIVES = {
@@ -217,7 +218,7 @@ def test_two_years_do_not_mix(server, sources, tmp_path):
 
 
 def test_two_processes_do_not_fill_one_folder(server, sources, tmp_path):
-    with only_writer(tmp_path), pytest.raises(StorageError, match="is being written by pid"):
+    with only_writer(Store.at(tmp_path)), pytest.raises(StorageError, match="is being written by pid"):
         prepare(archives(server, "dev"), tmp_path, sources)
 
 

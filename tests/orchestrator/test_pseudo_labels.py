@@ -126,7 +126,7 @@ def test_both_forms_of_a_truth_are_read(tmp_path: Path, shared: Path) -> None:
     assert found["ToyTrain", "section_00_source_test_normal_0036_noAttribute"] == "car_D1_spd_7_mic_1"
     mini = read_true_attributes(shared / "data" / "real_mini_true_attributes.csv")
     assert mini["ToyCar", "section_00_target_train_normal_0000_id_03"] == "id_03"
-    with pytest.raises(DataError, match="no file"):
+    with pytest.raises(DataError, match="no CSV"):
         read_true_attributes(tmp_path / "gone.csv")
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="needs the columns machine, file_name, true_attribute"):

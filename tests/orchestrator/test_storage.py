@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StorageError
-from orchestrator.storage import Store, only_writer
+from orchestrator.lock import only_writer
+from orchestrator.storage import Store
 
 HOLD = """
 import sys, time
-from pathlib import Path
-from orchestrator.storage import only_writer
-with only_writer(Path(sys.argv[1])):
+from orchestrator.lock import only_writer
+from orchestrator.storage import Store
+with only_writer(Store.at(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -55,7 +56,7 @@ def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
     try:
         with pytest.raises(StorageError, match="read-only"):
             Store.at(tmp_path / "s").write("x", b"")
-        with pytest.raises(StorageError, match="read-only"), only_writer(tmp_path / "s"):
+        with pytest.raises(StorageError, match="read-only"), only_writer(Store.at(tmp_path / "s")):
             pass
     finally:
         subprocess.run(["umount", tmp_path], check=True)
@@ -66,10 +67,10 @@ def test_a_second_writer_is_refused_with_the_pid_and_place_of_the_first(tmp_path
     try:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(StorageError, match=f"pid {first.pid} on "), only_writer(tmp_path):
+        with pytest.raises(StorageError, match=f"pid {first.pid} on "), only_writer(Store.at(tmp_path)):
             pass
     finally:
         first.kill()
         first.wait()
-    with only_writer(tmp_path):  # the kernel let go; the file that is still there means nothing
+    with only_writer(Store.at(tmp_path)):  # the kernel let go; the file that is still there means nothing
         pass

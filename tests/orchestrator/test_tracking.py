@@ -150,7 +150,7 @@ def test_a_study_is_read_back_as_three_levels(uri: str, folder: Path) -> None:
     assert [found[name].data.tags["asd.row"] for name in ("sys", "other")] == ["1", "2"]
     assert [run.data.tags["asd.kind"] for run in (study, system, leaf)] == ["study", "system", "member"]
     assert (leaf.data.tags["asd.system"], leaf.data.tags["asd.member"]) == ("sys", "m0")
-    assert leaf.data.params == {"epochs": "3", "group": "mixup", "seed": "3"}
+    assert leaf.data.params == {"epochs": "3"}
     assert points(uri, leaf, "loss") == [(1, 20.0), (2, 10.0), (3, 20 / 3)]
     assert points(uri, leaf, "loss/z_cat__1") == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert points(uri, leaf, "train_seconds") == [(3, 6.5)]
@@ -180,7 +180,7 @@ def test_an_interrupted_study_goes_on_in_the_same_runs_without_doubles(uri: str,
     leaf = after["mixup seed 3"]
     assert points(uri, leaf, "loss") == [(1, 20.0), (2, 10.0), (3, 20 / 3)]
     assert points(uri, leaf, "train_seconds") == [(3, 6.5)]
-    assert leaf.data.params == {"epochs": "3", "added": "1", "group": "mixup", "seed": "3"}, "params are immutable"
+    assert leaf.data.params == {"epochs": "3", "added": "1"}, "params are immutable"
     assert points(uri, after["sys"], "official") == [(0, 64.0)]
     assert {run.info.status for run in after.values()} == {"FINISHED"}
 
@@ -239,7 +239,7 @@ def test_odd_values_are_logged_as_mlflow_allows(uri: str, folder: Path) -> None:
         member(one, params=odd, history=history, metrics={f"m{i:04d}": i for i in range(1200)})  # over 1000 a request
         one = start(tracker(uri, folder, "odd"))
     leaf = runs(uri, "odd")["mixup seed 3"]
-    assert len(leaf.data.params) == len(odd) + 2
+    assert len(leaf.data.params) == len(odd)
     assert leaf.data.params["long"] == "x" * 5997 + "..."
     assert leaf.data.params["none"] == "None"
     assert sorted(v for k, v in leaf.data.params.items() if k.startswith("a_b-")) == ["1", "2"]
@@ -305,7 +305,9 @@ def test_a_server_that_dies_costs_nothing_and_misses_nothing_in_the_end(server: 
     member(one, "m0")
     server.down()
     for name in ("m1", "m2"):
-        one.log_member(parent=("system", "sys"), member=name, title=name, params={}, history=HISTORY, metrics={})
+        one.log_member(
+            parent=("system", "sys"), member=name, title=f"{name} seed 0", params={}, history=HISTORY, metrics={}
+        )
     one.finish(metrics={"official_best": 1.0}, files=[report])
     assert len(said) == 1
     assert server.uri in said[0]
@@ -314,7 +316,9 @@ def test_a_server_that_dies_costs_nothing_and_misses_nothing_in_the_end(server: 
     two = start(tracker(server.uri, folder, "served"))
     member(two, "m0", history=[*HISTORY, {"epoch": 4, "loss": math.nan}])
     for name in ("m1", "m2"):
-        two.log_member(parent=("system", "sys"), member=name, title=name, params={}, history=HISTORY, metrics={})
+        two.log_member(
+            parent=("system", "sys"), member=name, title=f"{name} seed 0", params={}, history=HISTORY, metrics={}
+        )
     two.finish(metrics={"official_best": 1.0}, files=[report])
     found = runs(server.uri, "served")
     assert set(found) == {"served", "sys", "mixup seed 3", "m1 seed 0", "m2 seed 0"}
