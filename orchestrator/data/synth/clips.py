@@ -100,8 +100,8 @@ def render_clip(clip: ClipPlan, options: FactoryOptions) -> tuple[NDArray[np.int
 
 
 def draw_fault(kinds: tuple[str, ...], factor: float, rng: np.random.Generator) -> Fault:
-    """Draw what breaks and how badly: mild (0.5) to strong (1.5), times the difficulty's factor."""
-    return Fault(str(rng.choice(kinds)), factor * float(rng.uniform(0.5, 1.5)))
+    """Draw what breaks and how badly: mild (1) to strong (3), times the difficulty's factor."""
+    return Fault(str(rng.choice(kinds)), factor * float(rng.uniform(1.0, 3.0)))
 
 
 def room_noise(machine: str, domain: str, samples: int, rng: np.random.Generator) -> Wave:

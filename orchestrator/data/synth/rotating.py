@@ -28,7 +28,7 @@ Condition = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Fault:
-    """What is broken and how badly: about 0.5 is mild and 1.5 strong at default difficulty, 0 is healthy."""
+    """What is broken and how badly: about 1 is mild and 3 strong at default difficulty, 0 is healthy."""
 
     kind: str = "none"
     strength: float = 0.0
