@@ -102,7 +102,7 @@ class RunDisplay:
 
     def _view(self, status: Status, plan: Plan, slots: Slots) -> Group:
         table = Table.grid(padding=(0, 2))
-        for slot in range(slots.number):
+        for slot in range(max(slots.number, *(n + 1 for n in status.slots), 0)):
             doing = status.slots.get(slot)
             table.add_row(f"slot {slot}", *((doing["member"], doing["stage"]) if doing else ("starting or idle", "")))
         bar = ProgressBar(total=max(self.total, 1), completed=min(status.clips, self.total), width=60)

@@ -21,6 +21,7 @@ from orchestrator.runtime import Slots
 from orchestrator.work import Work, work_on
 
 REPORT_EVERY_SECONDS = 0.5
+RESIZE_EVERY_SECONDS = 20.0  # nodes that joined are used then; every slot begins its epoch again
 
 
 class Reporter:
@@ -79,7 +80,8 @@ def run_farm(
         _slot,
         train_loop_config={"queue": queue, "work": ray.put(work), "threads": slots.threads, "gpu": slots.gpus > 0},
         scaling_config=ScalingConfig(
-            num_workers=slots.number,
+            num_workers=(1, slots.most) if slots.most else slots.number,
+            elastic_resize_monitor_interval_s=RESIZE_EVERY_SECONDS,
             use_gpu=slots.gpus > 0,
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),

@@ -14,6 +14,7 @@ from orchestrator.config import ClusterConfig
 from orchestrator.errors import ResourceError
 
 CONNECT_SECONDS = 5.0
+LOCAL = "local"  # a Ray of this run alone
 
 
 class Slots(NamedTuple):
@@ -22,6 +23,7 @@ class Slots(NamedTuple):
     number: int
     cpus: float
     gpus: float
+    most: int = 0  # on a cluster whose nodes come and go: so many if they come, and one if they go; 0: a fixed number
 
     @property
     def threads(self) -> int:
@@ -47,7 +49,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(cluster)
     try:
         _knock(address)
         ray.init(
@@ -55,7 +57,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env={"env_vars": worker_environment()},
-            include_dashboard=False if address == "local" else None,
+            include_dashboard=False if address == LOCAL else None,
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
@@ -88,7 +90,12 @@ def find_slots(cluster: ClusterConfig, members: int) -> Slots:
             f"the study asks for {wanted} slot(s) of {cluster.cpus_per_slot:g} CPU + {gpus:g} GPU, but the "
             f"cluster holds {fit} (nodes: {offer}). Lower cluster.slots, cluster.cpus_per_slot or cluster.gpus_per_slot"
         )
-    return Slots(min(wanted, members), cluster.cpus_per_slot, gpus)
+    most = members if cluster.slots == "auto" else min(wanted, members)
+    return Slots(min(wanted, members), cluster.cpus_per_slot, gpus, most if _address(cluster) != LOCAL else 0)
+
+
+def _address(cluster: ClusterConfig) -> str:
+    return cluster.address or os.environ.get("RAY_ADDRESS") or LOCAL
 
 
 def busy_note(slots: Slots) -> str | None:

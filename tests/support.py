@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+NODE = {"num_cpus": 1, "object_store_memory": 200 << 20}  # of a cluster of processes
 
 
 def command(*arguments: object) -> list[str]:

@@ -3,6 +3,7 @@
 Shapes: B clips, M branches, D embedding size, C classes.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,6 +13,8 @@ from models.losses.featex import Exchange, FeatEx
 from models.losses.multi_label import Mix, mixed_loss, smallest_loss
 from models.losses.sub_cluster_adacos import SubClusterAdaCos
 from models.losses.subspace import SubspaceLoss
+
+AUXILIARY: dict[str, Callable[..., nn.Module]] = {"subspace": SubspaceLoss, "featex": FeatEx}
 
 
 class Objective(nn.Module):
@@ -40,7 +43,7 @@ class Objective(nn.Module):
             trainable=False,
             generator=generator,
         )
-        build = {"subspace": SubspaceLoss, "featex": FeatEx}.get(auxiliary)
+        build = AUXILIARY.get(auxiliary)
         head = build and build(
             classes=classes,
             branches=branches,
@@ -48,8 +51,8 @@ class Objective(nn.Module):
             sub_clusters=sub_clusters,
             generator=generator,
         )
-        self.subspace = head if isinstance(head, SubspaceLoss) else None
         self.featex = head if isinstance(head, FeatEx) else None
+        self.subspace = head if self.featex is None else None  # or any other loss (B, M, D) -> (B, C) of AUXILIARY
 
     def forward(self, embed_BMD: Tensor, labels_BC: Tensor, mix: Mix, exchange: Exchange | None = None) -> Tensor:
         if self.adaptive_scale and self.training:

@@ -1,11 +1,11 @@
 """A factory of two machines and a study of four small members, run through the real command line."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import clean_env, command
+from support import NODE, clean_env, command
 
 from orchestrator.data.synth import FactoryOptions, make_factory
 
@@ -68,3 +68,15 @@ def reference(asd: Callable[..., subprocess.CompletedProcess[str]], study: Path,
     assert done.returncode == 0, done.stdout + done.stderr
     (storage / "undisturbed.txt").write_text(done.stdout)
     return storage / "undisturbed"
+
+
+@pytest.fixture
+def cluster() -> Iterator[object]:
+    """A Ray cluster of processes on this machine, each with one CPU and an object store; so far a head alone."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args=NODE)
+    try:
+        yield made
+    finally:
+        made.shutdown()

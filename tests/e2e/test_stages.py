@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from support import clean_env, command, wait_for
+from support import NODE, clean_env, command, wait_for
 
 from orchestrator.data.synth import FactoryOptions, make_factory
 
@@ -137,6 +138,32 @@ def test_killed_in_each_stage_it_goes_on_with_the_same_scores(asd: Callable, sta
         psutil.wait_procs(children, timeout=30)
     done = asd("run", stages, "name=killed")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert chosen(folder) == chosen(whole)
+    assert scores(folder) == scores(whole)
+
+
+@pytest.mark.timeout(600)
+def test_a_node_is_lost_in_external_scoring(cluster, asd: Callable, stages: Path, whole: Path) -> None:
+    """The chooser is trained, so that only the scoring and what follows it is left."""
+    folder = stages.parent / "node-lost"
+    shutil.copytree(whole, folder)
+    for part in ("external_scores", "core_set"):
+        shutil.rmtree(folder / part)
+    second = cluster.add_node(**NODE)
+    run = subprocess.Popen(
+        command("run", stages, "name=node-lost", f"cluster.address={cluster.address}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=clean_env(),
+    )
+    try:
+        wait_for(lambda: list(folder.glob("external_scores/*/*.parquet")), run, seconds=240, pause_seconds=0.02)
+        cluster.remove_node(second, allow_graceful=False)
+        told, _ = run.communicate(timeout=400)
+    finally:
+        run.kill()
+    assert run.returncode == 0, told
     assert chosen(folder) == chosen(whole)
     assert scores(folder) == scores(whole)
 
