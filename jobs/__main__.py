@@ -10,6 +10,7 @@ from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.plan import plan
 from jobs.prepare import prepare
+from jobs.report import report
 from jobs.run import run
 from jobs.scan import scan
 from jobs.score import score
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for job in (synth, prepare, scan, plan, run, train, coreset, evaluate, compare, export, score):
+for job in (synth, prepare, scan, plan, run, train, coreset, evaluate, compare, report, export, score):
     app.command()(job)
 
 

@@ -76,12 +76,14 @@ def run_farm(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     tickets = [Ticket(m.hash, m.title, ray.cloudpickle.dumps(m)) for m in members]
     queue = MemberQueue.options(scheduling_strategy=here).remote(tickets)  # type: ignore[attr-defined]
+    number: dict[str, Any] = {"num_workers": slots.number}
+    if slots.most:
+        number = {"num_workers": (1, slots.most), "elastic_resize_monitor_interval_s": RESIZE_EVERY_SECONDS}
     trainer = TorchTrainer(
         _slot,
         train_loop_config={"queue": queue, "work": ray.put(work), "threads": slots.threads, "gpu": slots.gpus > 0},
         scaling_config=ScalingConfig(
-            num_workers=(1, slots.most) if slots.most else slots.number,
-            elastic_resize_monitor_interval_s=RESIZE_EVERY_SECONDS,
+            **number,
             use_gpu=slots.gpus > 0,
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),

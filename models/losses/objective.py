@@ -79,6 +79,6 @@ class Objective(nn.Module):
         keep_B1 = mix.keep_B[:, None]
         target_BC = keep_B1 * share_BC + (1 - keep_B1) * share_BC[mix.partner_B]
         self.joint.update_scale(embed_BMD.flatten(1), target_BC)
-        if self.subspace is not None:
+        if isinstance(self.subspace, SubspaceLoss):
             for m, head in enumerate(self.subspace.heads):
                 head.update_scale(embed_BMD[:, m], target_BC)  # type: ignore[operator]
