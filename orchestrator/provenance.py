@@ -1,7 +1,12 @@
 """Which code made a result."""
 
+import platform
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+PROVENANCE = "provenance.json"  # in a study's folder: what its last run was made by
+PACKAGES = ("asd-orchestrator", "torch", "torchaudio", "ray", "mlflow", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 
 def code_version() -> str:
@@ -18,3 +23,17 @@ def code_version() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return told.stdout.strip() or "unknown"
+
+
+def program() -> dict[str, str]:
+    """The commit, Python and the packages that decide a figure, with their versions."""
+    return {"git commit": code_version(), "Python": platform.python_version()} | {
+        name: _version(name) for name in PACKAGES
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

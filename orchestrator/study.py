@@ -30,6 +30,7 @@ from orchestrator.plan import (
     plan_members,
     study_store,
 )
+from orchestrator.provenance import PROVENANCE, program
 from orchestrator.pseudo_labels import make_pseudo_labels
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.results import Results, make_results, write_results
@@ -77,6 +78,7 @@ def run_study(study: Study, view: View) -> Outcome:
     store = study_store(study)
     with only_writer(store):
         store.write("study.yaml", study_yaml(study).encode())
+        store.write_json(PROVENANCE, program())
         plan = _known_plan(study, store, found.clips, shards)
         with Ledger(study, store, view.say) as ledger:
             if plan is None or plan.pending or plan.waiting:

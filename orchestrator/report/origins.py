@@ -1,8 +1,6 @@
 """Where the figures of a page come from: the configuration, the data, the program and the times."""
 
-import platform
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 import pyarrow.compute as pc
@@ -11,12 +9,10 @@ from orchestrator.data.audio import SAMPLE_RATE
 from orchestrator.data.clips import fingerprint
 from orchestrator.display import duration
 from orchestrator.loading import STUDY, study_yaml
-from orchestrator.provenance import code_version
+from orchestrator.provenance import PROVENANCE, program
 from orchestrator.report.contents import RESULTS, Contents
 from orchestrator.report.training_curves import Group
 from orchestrator.storage import Store
-
-PACKAGES = ("asd-orchestrator", "torch", "torchaudio", "ray", "mlflow", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 
 class Origins(NamedTuple):
@@ -30,7 +26,7 @@ class Origins(NamedTuple):
 
 def origins(contents: Contents, groups: list[Group], now: datetime) -> Origins:
     """What the study folder and this program say about themselves."""
-    return Origins(study_yaml(contents.study), _data(contents), _times(contents, groups, now), _program())
+    return Origins(study_yaml(contents.study), _data(contents), _times(contents, groups, now), _program(contents.store))
 
 
 def _data(contents: Contents) -> list[tuple[str, str]]:
@@ -62,13 +58,8 @@ def _written(store: Store, name: str) -> str:
     return f"{when.astimezone():%Y-%m-%d %H:%M %Z}" if when is not None else "not yet"
 
 
-def _program() -> list[tuple[str, str]]:
-    found = [("git commit", code_version()), ("Python", platform.python_version())]
-    return [*found, *((name, _version(name)) for name in PACKAGES)]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+def _program(store: Store) -> list[tuple[str, str]]:
+    """What the last run was made by, as it noted itself; older results have only this page's program."""
+    if store.exists(PROVENANCE):
+        return list(store.read_json(PROVENANCE).items())
+    return [("not kept with these results; this page", ""), *program().items()]
