@@ -49,7 +49,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = _address(cluster)
+    address = cluster_address(cluster)
     try:
         _knock(address)
         ray.init(
@@ -91,7 +91,7 @@ def find_slots(cluster: ClusterConfig, members: int) -> Slots:
             f"cluster holds {fit} (nodes: {offer}). Lower cluster.slots, cluster.cpus_per_slot or cluster.gpus_per_slot"
         )
     most = members if cluster.slots == "auto" else min(wanted, members)
-    return Slots(min(wanted, members), cluster.cpus_per_slot, gpus, most if _address(cluster) != LOCAL else 0)
+    return Slots(min(wanted, members), cluster.cpus_per_slot, gpus, most if cluster_address(cluster) != LOCAL else 0)
 
 
 def _address(cluster: ClusterConfig) -> str:

@@ -34,7 +34,7 @@ from orchestrator.provenance import PROVENANCE, program
 from orchestrator.pseudo_labels import make_pseudo_labels
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.results import Results, make_results, write_results
-from orchestrator.runtime import Slots, busy_note, find_slots, ray_session
+from orchestrator.runtime import LOCAL, Slots, busy_note, cluster_address, find_slots, ray_session
 from orchestrator.scoring import SCORE_SCHEMA, few_clips_note, output_name
 from orchestrator.storage import Store
 from orchestrator.work import Work, make_work
@@ -137,7 +137,8 @@ def _decode(session: Session, found: pa.Table) -> Decoded:
     busy = busy_note(find_slots(study.cluster, len(study.groups) * len(study.seeds)))
     if busy:
         say(f"note: {busy}")
-    say(f"decoding {len(found)} recordings on {study.cluster.address or 'a local Ray'}")
+    address = cluster_address(study.cluster)
+    say(f"decoding {len(found)} recordings on {'a local Ray' if address == LOCAL else address}")
     return decode_on_ray(found, study.data.min_seconds)
 
 
