@@ -51,7 +51,7 @@ class PseudoLabelConfig(Frozen):
         "bottom_up", description="Algorithm 1, or a Gaussian mixture by BIC"
     )
     clusters: int = Field(16, ge=1, le=256, description="k of k-means in both spaces, or the most components")
-    threshold: float = Field(0.95, ge=0, lt=1, description="theta of bottom_up: a cluster must lie in another by more than this")
+    threshold: float = Field(0.95, ge=0, lt=1, description="theta of bottom_up: the share of a cluster in another")
     n_init: int = Field(10, ge=1, le=100, description="k-means restarts")
     domains: Literal["together", "apart"] = Field("together", description="cluster source and target together or apart")
     seeds: tuple[int, int] = Field((0, 1), description="of the two encoders: reference space, then target space")

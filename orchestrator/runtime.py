@@ -94,7 +94,8 @@ def find_slots(cluster: ClusterConfig, members: int) -> Slots:
     return Slots(min(wanted, members), cluster.cpus_per_slot, gpus, most if cluster_address(cluster) != LOCAL else 0)
 
 
-def _address(cluster: ClusterConfig) -> str:
+def cluster_address(cluster: ClusterConfig) -> str:
+    """Of the cluster to join, or `LOCAL`."""
     return cluster.address or os.environ.get("RAY_ADDRESS") or LOCAL
 
 
