@@ -16,6 +16,7 @@ from jobs.scan import scan
 from jobs.score import score
 from jobs.synth import synth
 from jobs.train import train
+from jobs.tune import tune
 from orchestrator.errors import UserError
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for job in (synth, prepare, scan, plan, run, train, coreset, evaluate, compare, report, export, score):
+for job in (synth, prepare, scan, plan, run, train, tune, coreset, evaluate, compare, report, export, score):
     app.command()(job)
 
 
