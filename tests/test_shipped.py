@@ -28,7 +28,7 @@ PUBLISHED = {
     "nu-ensemble": 67.05,
 }
 TEXTS = [ROOT / "README.md", *STUDIES]
-COMMAND = re.compile(r"asd (?:synth|scan|plan|run|train|coreset|evaluate|compare|prepare)\b[^`|\n]*")
+COMMAND = re.compile(r"asd (?:synth|scan|plan|run|train|tune|coreset|evaluate|compare|report|export|score|prepare)\b[^`|\n]*")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
