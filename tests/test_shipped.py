@@ -28,7 +28,8 @@ PUBLISHED = {
     "nu-ensemble": 67.05,
 }
 TEXTS = [ROOT / "README.md", *STUDIES]
-COMMAND = re.compile(r"asd (?:synth|scan|plan|run|train|tune|coreset|evaluate|compare|report|export|score|prepare)\b[^`|\n]*")
+JOBS = "synth|prepare|scan|plan|run|train|tune|coreset|evaluate|compare|report|export|score|serve"
+COMMAND = re.compile(rf"asd (?:{JOBS})\b[^`|\n]*")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
