@@ -14,6 +14,7 @@ from jobs.report import report
 from jobs.run import run
 from jobs.scan import scan
 from jobs.score import score
+from jobs.serve import serve
 from jobs.synth import synth
 from jobs.train import train
 from jobs.tune import tune
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for job in (synth, prepare, scan, plan, run, train, tune, coreset, evaluate, compare, report, export, score):
+for job in (synth, prepare, scan, plan, run, train, tune, coreset, evaluate, compare, report, export, score, serve):
     app.command()(job)
 
 
