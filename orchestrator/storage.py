@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,7 @@ def locate(place: str | Path) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), _path(place)
     scheme, _, rest = str(place).partition("://")
     bucket, _, path = rest.partition("/")
-    return _file_system(f"{scheme}://{bucket}"), f"{bucket}/{path}".rstrip("/")
+    return _file_system(f"{scheme}://{bucket}", os.environ.get("AWS_ENDPOINT_URL")), f"{bucket}/{path}".rstrip("/")
 
 
 def is_local(place: str | Path) -> bool:
@@ -40,8 +41,8 @@ def _path(place: str | Path) -> str:
 
 
 @cache
-def _file_system(bucket: str) -> fs.FileSystem:
-    """One connection a process and bucket."""
+def _file_system(bucket: str, server: str | None) -> fs.FileSystem:
+    """One connection a process and bucket; `server` is what Arrow reads from the environment."""
     try:
         with explain_fault("open", bucket):
             return fs.FileSystem.from_uri(bucket)[0]
