@@ -27,3 +27,8 @@ class TrainingError(UserError):
 
 class SubmissionError(UserError):
     """Challenge files are missing, doubled or malformed."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what libraries add below; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Study
 from orchestrator.data.clips import fingerprint
-from orchestrator.loading import read_study, study_yaml
+from orchestrator.loading import STUDY, read_study, study_yaml
 from orchestrator.members import DONE, Member, digest
 from orchestrator.provenance import code_version
 from orchestrator.pseudo_labels import agreement_metrics
@@ -73,7 +73,7 @@ class Ledger:
                 "backend.clusters": self.study.backend.clusters,
                 "data.root": ", ".join(self.study.data.root),
             },
-            artifacts={"study.yaml": study_yaml(self.study)},
+            artifacts={STUDY: study_yaml(self.study)},
         )
 
     def members(self, plan: "Plan", finished: Sequence[str]) -> None:

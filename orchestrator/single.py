@@ -10,7 +10,8 @@ from orchestrator.coreset import read_core_set, samples_of
 from orchestrator.data.clips import read_clips
 from orchestrator.data.dcase import find_clips
 from orchestrator.data.waves import WaveBank, pack
-from orchestrator.errors import ConfigError, ResourceError
+from orchestrator.devices import check_device
+from orchestrator.errors import ConfigError
 from orchestrator.lock import only_writer
 from orchestrator.members import Member
 from orchestrator.plan import Plan, checked_clips, external_shards, plan_members, study_store
@@ -28,10 +29,7 @@ def train_single(
         raise ConfigError(f"--group {group!r}: the study's groups are {', '.join(study.groups)}")
     if seed not in study.seeds:
         raise ConfigError(f"--seed {seed}: the study's seeds are {', '.join(map(str, study.seeds))}")
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ResourceError(f"--device {device}: {str(error).splitlines()[0]}; valid: cpu, cuda, cuda:N") from error
+    check_device(device)
     torch.set_num_threads(threads)
     store = study_store(study)
     with only_writer(store):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import StorageError, first_line
 
 
 def locate(place: str | Path) -> tuple[fs.FileSystem, str]:
@@ -98,7 +98,9 @@ class Store(NamedTuple):
         return {info.base_name for info in found}
 
     def read(self, name: str) -> bytes:
-        with explain_fault("read", f"{self.uri}/{name}"), self.files.open_input_file(self.path(name)) as source:
+        """All bytes of a file; FileNotFoundError where there is none."""
+        told = explain_fault("read", f"{self.uri}/{name}", but=(FileNotFoundError,))
+        with told, self.files.open_input_file(self.path(name)) as source:
             return bytes(source.read())
 
     def write(self, name: str, data: bytes) -> None:
@@ -154,11 +156,11 @@ class Store(NamedTuple):
 
 
 @contextmanager
-def explain_fault(verb: str, place: str) -> Iterator[None]:
-    """What a file system says, as a sentence with a remedy; a file that is merely not there stays what it is."""
+def explain_fault(verb: str, place: str, but: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+    """What a file system says, as a StorageError with a remedy; errors in `but` stay what they are."""
     try:
         yield
-    except FileNotFoundError:
+    except but:
         raise
     except OSError as error:
         raise StorageError(_why(verb, place, error)) from error
@@ -181,5 +183,5 @@ def _why(verb: str, place: str, error: Exception) -> str:
         errno.ENOTDIR: "a file stands where a folder is needed",
     }.get(getattr(error, "errno", None) or 0)
     told = re.search(r"AWS Error (\w+)", str(error))
-    reason = reason or (AWS.get(told[1]) if told else None) or (str(error).splitlines() or [type(error).__name__])[0]
+    reason = reason or (AWS.get(told[1]) if told else None) or first_line(error)
     return f"cannot {verb} {place}: {reason}. Mend it or set `storage=FOLDER`, then run the same command again"

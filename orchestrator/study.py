@@ -19,7 +19,7 @@ from orchestrator.decoding import Decoded, decode_on_ray
 from orchestrator.errors import ConfigError, DataError, TrainingError
 from orchestrator.farm import run_farm
 from orchestrator.ledger import Ledger
-from orchestrator.loading import study_yaml
+from orchestrator.loading import STUDY, study_yaml
 from orchestrator.lock import only_writer
 from orchestrator.member_queue import Status
 from orchestrator.plan import (
@@ -77,7 +77,7 @@ def run_study(study: Study, view: View) -> Outcome:
         view.say(f"note: {note}")
     store = study_store(study)
     with only_writer(store):
-        store.write("study.yaml", study_yaml(study).encode())
+        store.write(STUDY, study_yaml(study).encode())
         store.write_json(PROVENANCE, program())
         plan = _known_plan(study, store, found.clips, shards)
         with Ledger(study, store, view.say) as ledger:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 NODE = {"num_cpus": 1, "object_store_memory": 200 << 20}  # of a cluster of processes
@@ -35,3 +37,9 @@ def wait_for(
         assert process.poll() is None, f"ended too early: {process.communicate()[0]}"
         assert time.monotonic() < limit, "did not happen in time"
         time.sleep(pause_seconds)
+
+
+def scores(folder: Path) -> list[dict]:
+    """All scores of a study, in an order that does not depend on the run."""
+    order = [(name, "ascending") for name in ("member", "epoch", "output", "clip_id")]
+    return pq.read_table(folder / "scores.parquet").sort_by(order).to_pylist()

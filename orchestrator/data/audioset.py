@@ -19,7 +19,7 @@ from pyarrow import fs
 from orchestrator.config import CoreSetConfig
 from orchestrator.data.audioset_classes import CANDIDATE_CLASSES
 from orchestrator.data.segments import FileFault, file_batches
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, first_line
 from orchestrator.storage import locate, read_file
 
 MID_BEGINS = ("/m/", "/t/", "/g/")  # how Freebase's machine ids look
@@ -82,7 +82,7 @@ def _parquet_shards(places: Sequence[str]) -> tuple[list[Shard], list[str]]:
         try:
             found = list(_expand(place))
         except (OSError, pa.ArrowException) as error:
-            faults.append(f"{place}: {_first_line(error)}")
+            faults.append(f"{place}: {first_line(error)}")
             continue
         if not found:
             faults.append(f"{place}: no Parquet file there; name shards, a folder of shards or a pattern")
@@ -135,7 +135,7 @@ def _read_footer(place: str) -> Shard:
             footer = source.read()
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"not readable as Parquet ({_first_line(error)}); fetch or write it again") from None
+        raise DataError(f"not readable as Parquet ({first_line(error)}); fetch or write it again") from None
     if wrong := [name for name in COLUMNS if name not in schema.names or not _fits(name, schema.field(name).type)]:
         expected = ", ".join(f"`{name}` must be a {COLUMNS[name]}" for name in wrong)
         raise DataError(f"{expected}; it has {', '.join(f'{f.name}: {f.type}' for f in schema) or 'no column'}")
@@ -173,10 +173,6 @@ def _key(*facts: object) -> str:
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _resolve_classes(config: CoreSetConfig) -> tuple[dict[str, str], list[str]]:
     """{mid: display name} of the asked classes, and what is wrong with them."""
     names, faults = dict(CANDIDATE_CLASSES), []
@@ -184,7 +180,7 @@ def _resolve_classes(config: CoreSetConfig) -> tuple[dict[str, str], list[str]]:
         try:
             names |= _read_class_list(config.class_list)
         except (OSError, UnicodeDecodeError, DataError) as error:
-            faults.append(f"core_set.class_list: {config.class_list}: {_first_line(error)}")
+            faults.append(f"core_set.class_list: {config.class_list}: {first_line(error)}")
     by_mid, mids = {mid: name for name, mid in names.items()}, {}
     for asked in config.classes:
         name = by_mid.get(asked) or _full_name(asked, names)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from orchestrator.data.audio import SAMPLE_RATE, BadClip, DecodedClip, decode
 from orchestrator.data.dcase import FOUND_SCHEMA, NO_ATTRIBUTE, find_clips
-from orchestrator.errors import DataError, StorageError
+from orchestrator.errors import DataError, StorageError, first_line
 from orchestrator.storage import is_local, read_file
 
 # FOUND_SCHEMA plus: blake2b (16 bytes, hex) of the int16 samples at 16 kHz; the file's own rate (Hz) and number of
@@ -37,11 +37,15 @@ def read_clips(rows: pa.Table, min_seconds: float) -> tuple[pa.Table, list[NDArr
     Takes rows of FOUND_SCHEMA or CLIP_SCHEMA and returns CLIP_SCHEMA in the same order. A clip that cannot be used
     (min_seconds is the shortest allowed) gets a problem and an empty array. Safe in any thread or process.
     """
-    listed = rows.to_pylist()
-    far = any(not is_local(row["path"]) for row in listed)
-    with ThreadPoolExecutor(FAR_READERS if far else 1) as pool:  # an object store's answers are waited for together
-        read = list((pool.map if far else map)(lambda row: _read_row(row, min_seconds), listed))
+    read = _read_rows(rows.to_pylist(), min_seconds)
     return pa.Table.from_pylist([row for row, _ in read], schema=CLIP_SCHEMA), [samples for _, samples in read]
+
+
+def _read_rows(rows: list[Row], min_seconds: float) -> list[tuple[Row, NDArray[np.int16]]]:
+    if all(is_local(row["path"]) for row in rows):
+        return [_read_row(row, min_seconds) for row in rows]
+    with ThreadPoolExecutor(FAR_READERS) as pool:  # an object store's answers are waited for together
+        return list(pool.map(lambda row: _read_row(row, min_seconds), rows))
 
 
 def _read_row(row: Row, min_seconds: float) -> tuple[Row, NDArray[np.int16]]:
@@ -52,7 +56,7 @@ def _read_row(row: Row, min_seconds: float) -> tuple[Row, NDArray[np.int16]]:
     except BadClip as error:
         problem = error.reason
     except OSError as error:
-        problem = f"cannot read: {error.strerror or str(error).splitlines()[0]}"
+        problem = f"cannot read: {error.strerror or first_line(error)}"
     blank = {"digest": "", "sample_rate": 0, "channels": 0, "samples": 0, "problem": problem}
     return row | blank, np.empty(0, np.int16)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.data.audio import BadClip, decode
 from orchestrator.data.audioset import Shard
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, first_line
 from orchestrator.storage import locate
 
 AUDIO_ROWS = 8  # encoded clips held at a time
@@ -86,7 +86,7 @@ def _encoded(shard: Shard, mids: Mapping[str, str]) -> Iterator[tuple[int, str, 
             try:
                 named = file.read_row_group(group, columns=["video_id", "labels"]).to_pylist()
             except (OSError, pa.ArrowException) as error:
-                yield begin, "", "", Encoded(b"", f"unreadable row group {group}: {_first_line(error)}")
+                yield begin, "", "", Encoded(b"", f"unreadable row group {group}: {first_line(error)}")
                 continue
             listed = {begin + i: item for i, item in enumerate(named) if _first_listed(item["labels"], mids)}
             for row, encoded in _audio(file, list(listed)):
@@ -103,7 +103,7 @@ def _open(shard: Shard) -> pa.NativeFile:
     try:
         return files.open_input_file(path)
     except OSError as error:
-        raise DataError(f"{shard.place} cannot be opened ({_first_line(error)}); run again when it is back") from None
+        raise DataError(f"{shard.place} cannot be opened ({first_line(error)}); run again when it is back") from None
 
 
 def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, int]]:
@@ -135,7 +135,7 @@ def _audio_of_group(file: pq.ParquetFile, group: int, wanted: Sequence[int]) -> 
             begin += len(audio)
     except (OSError, pa.ArrowException, StopIteration) as error:
         for _ in left:
-            yield Encoded(b"", f"unreadable row group {group}: {_first_line(error)}")
+            yield Encoded(b"", f"unreadable row group {group}: {first_line(error)}")
 
 
 def _read_recording(shard: Shard, row: int) -> Encoded:
@@ -147,8 +147,4 @@ def _read_recording(shard: Shard, row: int) -> Encoded:
                 return Encoded(b"", f"too long: a file of more than {MAX_FILE_BYTES >> 20} MB")
             return Encoded(source.read()) if source.size() else Encoded(b"", NO_AUDIO)
     except OSError as error:
-        return Encoded(b"", f"cannot read: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        return Encoded(b"", f"cannot read: {first_line(error)}")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pyarrow import fs
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, first_line
 from orchestrator.storage import is_local, locate
 
 
@@ -27,7 +27,7 @@ def list_folder(folder: str) -> list[Entry]:
     try:
         return _on_disk(folder) if is_local(folder) else _in_store(folder)
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+        reason = error.strerror or first_line(error)
         raise DataError(f"cannot list {folder}: {reason}; make it readable, or name other folders") from None
 
 

@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from orchestrator.errors import ConfigError, ResourceError, StorageError
+from orchestrator.devices import check_device
+from orchestrator.errors import ConfigError, StorageError
 from orchestrator.serving.location import ADVICE, open_model
 from orchestrator.serving.memory import keep_freed_memory
 from orchestrator.serving.output import Format, Writer
@@ -66,12 +67,7 @@ def checked_device(device: str) -> str:
     """The device, with auto resolved; ResourceError where it is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ResourceError(
-            f"--device {device}: {str(error).splitlines()[0]}; valid: auto, cpu, cuda, cuda:N"
-        ) from error
+    check_device(device, "auto, cpu, cuda, cuda:N")
     return device
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from orchestrator.errors import first_line
 from orchestrator.members import checkpoint_name
 from orchestrator.serving.manifest import BundleError
 from orchestrator.storage import Store
@@ -38,5 +39,5 @@ def explained(home: Store, epoch: int) -> Iterator[None]:
     except OSError as error:
         raise BundleError(f"{home.root}: {error}; export the model again") from error
     except ODD_FILE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise BundleError(f"{home.root}, epoch {epoch}: not the weights of its recipe: {reason}") from error

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import StorageError, first_line
 from orchestrator.serving.bundle import Bundle, write_bundle
 from orchestrator.serving.example import example_bytes
 from orchestrator.tracking import DEFAULTS
@@ -145,5 +145,5 @@ def mlflow_faults(uri: str) -> Iterator[Any]:
     try:
         yield mlflow
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        reason = first_line(error)[:300]
         raise StorageError(f"MLflow at {uri}: {reason}") from error

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
-from support import clean_env, command, wait_for
+from support import clean_env, command, scores, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -27,11 +26,6 @@ def start(study: Path, name: str) -> subprocess.Popen:
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
-
-
-def scores(folder: Path) -> list[dict]:
-    order = [("member", "ascending"), ("epoch", "ascending"), ("clip_id", "ascending")]
-    return pq.read_table(folder / "scores.parquet").sort_by(order).to_pylist()
 
 
 @pytest.mark.timeout(600)

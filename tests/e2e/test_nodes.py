@@ -4,16 +4,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from support import NODE, clean_env, command, wait_for
+from support import NODE, clean_env, command, scores, wait_for
 
 pytestmark = pytest.mark.e2e
-
-
-def scores(folder: Path) -> list[dict]:
-    order = [(name, "ascending") for name in ("member", "epoch", "output", "clip_id")]
-    return pq.read_table(folder / "scores.parquet").sort_by(order).to_pylist()
 
 
 @pytest.mark.timeout(600)

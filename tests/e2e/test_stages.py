@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from support import NODE, clean_env, command, wait_for
+from support import NODE, clean_env, command, scores, wait_for
 
 from orchestrator.data.synth import FactoryOptions, make_factory
 
@@ -79,11 +79,6 @@ def whole(asd: Callable[..., subprocess.CompletedProcess[str]], stages: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     (stages.parent / "whole.txt").write_text(done.stdout)
     return stages.parent / "stages"
-
-
-def scores(folder: Path) -> list[dict]:
-    order = [(name, "ascending") for name in ("member", "epoch", "output", "clip_id")]
-    return pq.read_table(folder / "scores.parquet").sort_by(order).to_pylist()
 
 
 def chosen(folder: Path) -> list[tuple[str, str, float]]:

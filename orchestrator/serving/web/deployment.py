@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from orchestrator.errors import ResourceError, UserError
+from orchestrator.errors import ResourceError, UserError, first_line
 from orchestrator.serving.web.backend import Unavailable
 from orchestrator.serving.web.batching import Batcher
 from orchestrator.serving.web.clips import Clip, Result
@@ -107,7 +107,7 @@ class RayBackend:
             response.cancel()
             raise
         except (RayError, RayServeException) as error:
-            raise Unavailable(str(error).splitlines()[0]) from error
+            raise Unavailable(first_line(error)) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.data.audio import SAMPLE_RATE
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, first_line
 from orchestrator.serving.answers import NOT_FINITE
 from orchestrator.serving.manifest import Place
 from orchestrator.serving.scorer import EnsembleScorer
@@ -57,7 +57,7 @@ class ClipScorer:
             if len(clips) > 1:
                 return [result for clip in clips for result in self._judge_group([clip])]
             machine, section = clips[0].place
-            return [Result(machine, section, problem=f"could not be scored: {str(error).splitlines()[0]}")]
+            return [Result(machine, section, problem=f"could not be scored: {first_line(error)}")]
 
     def _judge(self, clips: Sequence[Heard]) -> Iterator[Result]:
         places = [clip.place for clip in clips]
