@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from jobs.cluster_jobs import jobs, submit
 from jobs.compare import compare
 from jobs.coreset import coreset
 from jobs.evaluate import evaluate
@@ -28,6 +29,8 @@ app = typer.Typer(
 )
 for job in (synth, prepare, scan, plan, run, train, tune, coreset, evaluate, compare, report, export, score, serve):
     app.command()(job)
+app.command()(submit)
+app.add_typer(jobs, name="jobs")
 
 
 def main() -> None:

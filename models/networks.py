@@ -8,6 +8,7 @@ Shapes: B clips, F frequency bins, N frames, C channels, D embedding size.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,49 @@ class SqueezeExcitation(nn.Module):
         mean_BC = x.mean(dim=tuple(range(2, x.ndim)))
         gate_BC = torch.sigmoid(self.excite(fn.relu(self.squeeze(mean_BC))))
         return x * gate_BC.view(*gate_BC.shape, *[1] * (x.ndim - 2))
+
+    def add_gated(self, shortcut: Tensor, x: Tensor) -> Tensor:
+        """`shortcut + self(x)` for maps (B, C, F, N), in as few passes over memory as there can be."""
+        total: Tensor = _GatedSum.apply(shortcut, x, self.squeeze.weight, self.excite.weight)
+        return total
+
+
+class _GatedSum(torch.autograd.Function):
+    """The residual sum with its gate, differentiated by hand: autograd makes and adds three maps where one does."""
+
+    @staticmethod
+    def forward(ctx: Any, shortcut: Tensor, x: Tensor, squeeze: Tensor, excite: Tensor) -> Tensor:
+        mean_BC = x.mean(dim=(2, 3), dtype=torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            hidden_BH = fn.relu(mean_BC @ squeeze.T)
+            gate_BC = torch.sigmoid(hidden_BH @ excite.T)
+        ctx.save_for_backward(x, squeeze, excite, mean_BC, hidden_BH, gate_BC)
+        return _scale_and_add(shortcut, x, gate_BC)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, squeeze, excite, mean_BC, hidden_BH, gate_BC = ctx.saved_tensors
+        logit_BC = (grad * x).sum(dim=(2, 3), dtype=torch.float32) * gate_BC * (1 - gate_BC)
+        hidden_grad_BH = (logit_BC @ excite) * (hidden_BH > 0)
+        mean_grad_BC = hidden_grad_BH @ squeeze / (x.shape[2] * x.shape[3])
+        x_grad = _scale_and_add(mean_grad_BC, grad, gate_BC)
+        return grad, x_grad, hidden_grad_BH.T @ mean_BC, logit_BC.T @ hidden_BH
+
+
+def _scale_and_add(summand: Tensor, x: Tensor, gate_BC: Tensor) -> Tensor:
+    """`summand + gate * x` for maps x (B, C, F, N); the summand is such a map too, or (B, C).
+
+    In the order of memory (channels last), with the gate repeated for a whole row: loops over 16 channels are slow.
+    """
+    frames = x.shape[3]
+
+    def row(y: Tensor) -> Tensor:
+        if y.ndim == 2:
+            return y.to(x.dtype).repeat(1, frames)[:, None]
+        return y.permute(0, 2, 3, 1).flatten(2)
+
+    total = torch.addcmul(row(summand), row(x), row(gate_BC))
+    return total.unflatten(2, (frames, -1)).permute(0, 3, 1, 2)
 
 
 class DftBranch(nn.Module):
@@ -103,9 +147,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm_in(x)
-        out = self.conv_2(fn.relu(self.norm_mid(self.conv_1(fn.relu(x)))))
-        shortcut: Tensor = self.shortcut(x)
-        return shortcut + self.gate(out)
+        out = self.conv_2(fn.relu(self.norm_mid(self.conv_1(fn.relu(x))), inplace=True))
+        return self.gate.add_gated(self.shortcut(x), out)
 
 
 class StftBranch(nn.Module):
@@ -135,7 +178,7 @@ class StftBranch(nn.Module):
 
     def forward(self, spec_BFN: Tensor) -> Tensor:
         x = stride_two_stem(self.norm_bins(spec_BFN), self.stem.weight)
-        x = fn.max_pool2d(fn.relu(self.norm_stem(x)), 3, 2)
+        x = fn.max_pool2d(fn.relu(self.norm_stem(x), inplace=True), 3, 2)
         maps_BCF = self.blocks(x).amax(dim=3)
         embed_BD: Tensor = self.project(self.norm_out(maps_BCF.flatten(1)))
         return embed_BD

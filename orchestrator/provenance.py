@@ -1,16 +1,23 @@
 """Which code made a result."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PROVENANCE = "provenance.json"  # in a study's folder: what its last run was made by
+CODE_VERSION = "ASD_CODE_VERSION"
 PACKAGES = ("asd-orchestrator", "torch", "torchaudio", "ray", "mlflow", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 
 def code_version() -> str:
-    """The git commit of this source tree, marked where it was changed since; "unknown" outside a checkout."""
+    """The git commit of this source tree, marked where it was changed since; "unknown" outside a checkout.
+
+    A job of a cluster has no checkout: `CODE_VERSION` there says what its sender's was.
+    """
+    if told_by_sender := os.environ.get(CODE_VERSION):
+        return told_by_sender
     here = Path(__file__).parent
     try:
         told = subprocess.run(

@@ -51,7 +51,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = cluster_address(cluster)
     try:
-        _knock(address)
+        knock(address)
         ray.init(
             address=address,
             log_to_driver=False,
@@ -70,7 +70,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
     """OSError at once where nobody listens at host:port; Ray itself would try for minutes and end the process."""
     host, _, port = address.split("://")[-1].rstrip("/").rpartition(":")
     if host and port.isdigit():

@@ -1,10 +1,13 @@
 """What tests share: the recordings beside the project, a tiny factory, and one local Ray."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from browser import PROGRAMS, Browser
 from support import SHARED
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -17,3 +20,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the recordings in {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"no browser here: looked for {', '.join(PROGRAMS)}")
+    running = Browser(program, tmp_path_factory.mktemp("browser"))
+    yield running
+    running.close()

@@ -1,7 +1,6 @@
 """A real S3 server as a process of its own on loopback."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -9,15 +8,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from support import free_port
+
 BUCKET = "bucket"
 
 
 @contextmanager
 def s3_server(host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
     """The environment that reaches the server, which has one empty bucket; this process gets it too while it lasts."""
-    with socket.socket() as free:
-        free.bind((host, 0))
-        port = free.getsockname()[1]
+    port = free_port(host)
     address = f"http://{host}:{port}"
     env = {
         "AWS_ENDPOINT_URL": address,

@@ -1,6 +1,7 @@
 """Helpers of several test files: where things are, and the command line as a process of its own."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,13 @@ def command(*arguments: object) -> list[str]:
 def clean_env() -> dict[str, str]:
     """This environment, but never joining a Ray that happens to run, and with a wide terminal."""
     return {**os.environ, "COLUMNS": "200", "RAY_ADDRESS": "local"}
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(

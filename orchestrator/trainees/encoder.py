@@ -19,7 +19,7 @@ from orchestrator.recipes import EncoderRecipe
 from orchestrator.storage import Store
 from orchestrator.training import batches, load_weights
 
-BATCH_CLIPS = 64
+BATCH_CLIPS = 16
 
 
 class EncoderTrainee:

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from serving_world import clips_of_tests, once
-from support import clean_env, command
+from support import clean_env, command, free_port
 
 NO_RAY = """
 import sys
@@ -88,9 +87,7 @@ def test_the_model_needs_neither_ray_nor_the_study(registered: str, store: str, 
 @pytest.fixture
 def server(registered: str, store: str, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve`, as the export said; the address to ask."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     serve = [sys.executable, "-m", "mlflow", "models", "serve", "-m", registered, "--env-manager", "local"]
     venv = Path(sys.executable).parent
     with (tmp_path / "log").open("wb") as log:

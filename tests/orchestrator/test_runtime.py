@@ -7,6 +7,7 @@ import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from support import free_port
 
 from orchestrator import runtime
 from orchestrator.config import ClusterConfig
@@ -85,15 +86,9 @@ def test_a_cpu_slot_has_as_many_threads_as_cpus() -> None:
     assert [Slots(1, cpus, 0).threads for cpus in (0.5, 1, 2.5, 8)] == [1, 1, 2, 8]
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}"])
 def test_a_head_that_is_not_there_is_refused_at_once(form: str) -> None:
-    address, started = form.format(closed_port()), time.monotonic()
+    address, started = form.format(free_port()), time.monotonic()
     with pytest.raises(ResourceError) as refusal, ray_session(ClusterConfig(address=address)):
         pass
     assert time.monotonic() - started < 10  # Ray alone takes two minutes, and then ends the process
@@ -104,7 +99,7 @@ def test_a_head_that_is_not_there_is_refused_at_once(form: str) -> None:
 @pytest.mark.parametrize("address", ["local", "auto", "ray"])
 def test_words_for_an_address_are_not_knocked_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(socket, "create_connection", lambda *args, **named: pytest.fail("knocked"))
-    runtime._knock(address)
+    runtime.knock(address)
 
 
 def test_workers_get_an_allocator_unless_the_user_chose_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,10 @@
 """MLflow runs: nested, found again, nothing twice, and never in the way. A real SQLite store and a real server."""
 
 import math
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,58 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow_server import Server
+from support import free_port
 
 from orchestrator.mlflow_limits import NAME_LENGTH, safe_names
 from orchestrator.tracking import Tracker, _client
 
 HISTORY = [{"epoch": e, "loss": 20 / e, "loss/z(cat)#1": 1.0 * e} for e in (1, 2, 3)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """`mlflow server` on loopback, over the module's database."""
-
-    def __init__(self, store: str, folder: Path) -> None:
-        self.store, self.folder, self.port = store, folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def launch(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            self.store,
-            "--port",
-            str(self.port),
-        ]
-        command += ["--artifacts-destination", str(self.folder / "served"), "--workers", "1"]
-        environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
-            )
-
-    def wait(self) -> None:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        pytest.fail((self.folder / "server.log").read_text()[-2000:])
-
-    def down(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # its workers too: the group is the server's own
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")
