@@ -1,17 +1,19 @@
 """Ray Jobs: reach a cluster, send a command, follow it, end it; and what can go wrong there, in words."""
 
 import asyncio
+import logging
 import os
 import platform
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import ray
 import requests
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -27,6 +29,7 @@ OURS = "asd-study"  # in the metadata of our jobs
 AGAIN_SECONDS = 2.0
 LOST_SECONDS = 120.0  # a head may be away so long while a job is followed
 STOP_SECONDS = 60.0
+READY_SECONDS = 60.0
 
 
 class Ended(NamedTuple):
@@ -43,10 +46,20 @@ class Cluster:
     def __init__(self, address: str | None) -> None:
         """`address` is the dashboard's, such as http://HEAD:8265; unset: RAY_API_SERVER_ADDRESS, then this machine."""
         address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+        logging.getLogger("ray").setLevel(logging.ERROR)
         self.address = address if "://" in address else f"http://{address}"
         with self._explained():
             knock(self.address)
-            self._client = JobSubmissionClient(self.address)
+            self._client = self._connect()
+
+    def _connect(self) -> JobSubmissionClient:
+        """With the token of ~/.ray/auth_token where one is asked for, as `ray.init` does."""
+        try:
+            return JobSubmissionClient(self.address)
+        except AuthenticationError:
+            if "RAY_AUTH_MODE" in os.environ or not maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+                raise
+            return JobSubmissionClient(self.address)
 
     def check_version(self) -> None:
         """ResourceError where the cluster's Ray is not this one: its workers could not join the job's."""
@@ -61,13 +74,22 @@ class Cluster:
         """Send a command with its code; returns the job's id."""
         name = "-".join(["asd", order.words[0], *([order.study] if order.study else []), os.urandom(3).hex()])
         words = shlex.join([python, "orchestrator/remote/entry.py", *order.words])
+        runtime_env = {"working_dir": str(package.folder), "env_vars": dict(env)}
         with self._explained():
-            return self._client.submit_job(
-                entrypoint=words,
-                submission_id=name,
-                runtime_env={"working_dir": str(package.folder), "env_vars": dict(env)},
-                metadata={OURS: order.study},
+            return self._when_ready(
+                entrypoint=words, submission_id=name, runtime_env=runtime_env, metadata={OURS: order.study}
             )
+
+    def _when_ready(self, **job: Any) -> str:
+        """Submit; a head that has just started answers a while before it takes jobs."""
+        limit = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                return self._client.submit_job(**job)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > limit:
+                    raise
+            time.sleep(1)
 
     def jobs(self) -> list[JobDetails]:
         """Jobs that `asd submit` sent, the latest first."""
@@ -166,4 +188,6 @@ def environment(asked: Sequence[str]) -> dict[str, str]:
         if not equals and key not in os.environ:
             raise ConfigError(f"--env {key}: not set here; give --env {key}=VALUE")
         pairs[key] = value if equals else os.environ[key]
-    return pairs | {PYTHON: ".".join(platform.python_version_tuple()[:2]), CODE_VERSION: code_version()}
+    # an interrupt lets Ray Train give its reservation back; after a kill the next job waits 3 minutes for it
+    stop = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_SECONDS / 2:.0f}"}
+    return pairs | stop | {PYTHON: ".".join(platform.python_version_tuple()[:2]), CODE_VERSION: code_version()}
