@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: help install demo test check format
+.PHONY: help install demo test check bench format
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ check: .venv/.installed  ## lint, format, types, import arrows
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/.installed  ## how fast this machine is against the common way (about 15 minutes)
+	$(BIN)/asd bench
 
 format: .venv/.installed  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

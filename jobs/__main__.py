@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from jobs.bench import bench
 from jobs.cluster_jobs import jobs, submit
 from jobs.compare import compare
 from jobs.coreset import coreset
@@ -27,7 +28,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for job in (synth, prepare, scan, plan, run, train, tune, coreset, evaluate, compare, report, export, score, serve):
+for job in (
+    synth,
+    prepare,
+    scan,
+    plan,
+    run,
+    train,
+    tune,
+    coreset,
+    evaluate,
+    compare,
+    report,
+    export,
+    score,
+    serve,
+    bench,
+):
     app.command()(job)
 app.command()(submit)
 app.add_typer(jobs, name="jobs")

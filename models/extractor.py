@@ -27,6 +27,10 @@ class Extractor(nn.Module):
     (the FFTs stay in float32).
     """
 
+    spectrum: type[AmplitudeSpectrum] = AmplitudeSpectrum
+    spectrogram: type[AmplitudeSpectrogram] = AmplitudeSpectrogram
+    stft_network: type[StftBranch] = StftBranch
+
     def __init__(
         self, *, branches: Sequence[Branch], clip_samples: int, embedding_dim: int = 128, autocast: bool = False
     ) -> None:
@@ -36,12 +40,12 @@ class Extractor(nn.Module):
         self.networks = nn.ModuleList()
         for branch in branches:
             if branch.n_fft is None:
-                self.features.append(AmplitudeSpectrum())
+                self.features.append(self.spectrum())
                 self.networks.append(DftBranch(bins=clip_samples // 2 + 1, embedding_dim=embedding_dim))
             else:
-                spectrogram = AmplitudeSpectrogram(n_fft=branch.n_fft, tmn=branch.tmn)
+                spectrogram = self.spectrogram(n_fft=branch.n_fft, tmn=branch.tmn)
                 self.features.append(spectrogram)
-                self.networks.append(StftBranch(bins=spectrogram.bins, embedding_dim=embedding_dim))
+                self.networks.append(self.stft_network(bins=spectrogram.bins, embedding_dim=embedding_dim))
 
     def forward(self, wave_BT: Tensor) -> Tensor:
         return self.embed([feature(wave_BT) for feature in self.features])

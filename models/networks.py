@@ -157,6 +157,8 @@ class StftBranch(nn.Module):
     `bins` is F. Time is reduced by a maximum, frequency is kept and flattened.
     """
 
+    block: type[ResidualBlock] = ResidualBlock
+
     def __init__(self, *, bins: int, embedding_dim: int) -> None:
         super().__init__()
         first = RESNET_CHANNELS[0]
@@ -169,7 +171,7 @@ class StftBranch(nn.Module):
             raise ValueError(f"{bins} frequency bins are too few for the 7x7 stem; at least 11 are needed")
         for before, after in pairwise((first, *RESNET_CHANNELS)):
             stride = 1 if after == first else 2
-            blocks += [ResidualBlock(before, after, stride), ResidualBlock(after, after, 1)]
+            blocks += [self.block(before, after, stride), self.block(after, after, 1)]
             rows = (rows - 1) // stride + 1
         self.blocks = nn.Sequential(*blocks)
         self.norm_out = nn.BatchNorm1d(RESNET_CHANNELS[-1] * rows)

@@ -16,6 +16,7 @@ from orchestrator.config import BackendConfig
 from orchestrator.data.labels import LabelSets
 from orchestrator.data.waves import Part, WaveBank
 from orchestrator.members import Member
+from orchestrator.memory import give_back_freed_memory
 from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe, Recipe
 from orchestrator.scoring import Scoring, score_member, scoring_key
 from orchestrator.storage import Store
@@ -78,7 +79,9 @@ def work_on(member: Member, work: Work, bank: WaveBank, report: Callable[[str, f
         device=bank.device,
         on_step=step,
     )
+    give_back_freed_memory()
     score_member(member, folder, work.scoring, bank, lambda clips: report("scoring", clips))
+    give_back_freed_memory()
 
 
 def cost(recipe: Recipe) -> float:

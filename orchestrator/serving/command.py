@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from orchestrator.devices import check_device
 from orchestrator.errors import ConfigError, StorageError
+from orchestrator.memory import keep_freed_memory
 from orchestrator.serving.location import ADVICE, open_model
-from orchestrator.serving.memory import keep_freed_memory
 from orchestrator.serving.output import Format, Writer
 from orchestrator.serving.sources import STDIN, find_recordings
 from orchestrator.serving.stream import score_files

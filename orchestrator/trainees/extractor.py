@@ -77,9 +77,9 @@ class ExtractorTrainee:
         return Exchange(*to_device(drawn, self.data.bank.device))
 
 
-def build_extractor(recipe: ExtractorRecipe) -> Extractor:
+def build_extractor(recipe: ExtractorRecipe, kind: type[Extractor] = Extractor) -> Extractor:
     """An extractor with the weights that torch's current random state gives."""
-    return Extractor(
+    return kind(
         branches=[branch.as_branch() for branch in recipe.branches],
         clip_samples=clip_samples(recipe),
         embedding_dim=recipe.embedding_dim,

@@ -1,0 +1,118 @@
+"""A whole small study: what the orchestrator takes beyond its trainings, and beyond a loop written by hand."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.config import Study
+from orchestrator.data.synth import FactoryOptions, make_factory
+from orchestrator.errors import ResourceError
+from orchestrator.loading import load_study
+from orchestrator.members import DONE
+from orchestrator.plan import study_store
+from orchestrator.runtime import ray_session, worker_environment
+from orchestrator.single import train_single
+from orchestrator.study import run_study
+
+STUDY = """
+name: bench
+data: {root: ROOT/factory}
+storage: ROOT/results
+seeds: 4
+recipe: {clip_seconds: 4.5, batch_size: 8, checkpoints: [EPOCHS], epochs: EPOCHS}
+backend: {clusters: 4}
+groups: {mixup: {}}
+systems: {mixup: {groups: [mixup]}}
+"""
+CLIPS_PER_SECOND = 25.0  # of a slot, 4.5 s clips: only how long a member takes depends on it
+
+
+class Whole(NamedTuple):
+    """Seconds; of the study without the start of Ray and the imports, of the loop without the imports."""
+
+    study: float
+    trainings: float  # the members' epochs, divided by the slots
+    by_hand: float
+    members: int
+    slots: int
+
+    @property
+    def beyond_trainings(self) -> float:
+        """Everything that is not an epoch, as a share of the epochs."""
+        return self.study / self.trainings - 1
+
+    @property
+    def beyond_hand(self) -> float:
+        """What the orchestrator costs, as a share of the same work written as a loop."""
+        return self.study / self.by_hand - 1
+
+
+class _Quiet:
+    """A view that shows nothing."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *given: None
+
+
+def write_study(folder: Path, member_seconds: float) -> Path:
+    """A factory of two machines and a study of four members that take about so long each."""
+    options = FactoryOptions(
+        machines=("fan", "gearbox"), train_source=30, train_target=2, test_per_condition=4, seconds=4.5, external=0
+    )
+    make_factory(folder / "factory", options)
+    epochs = max(1, round(member_seconds * CLIPS_PER_SECOND / 64))
+    path = folder / "bench.yaml"
+    path.write_text(STUDY.replace("ROOT", str(folder)).replace("EPOCHS", str(epochs)))
+    return path
+
+
+def measure_whole(folder: Path, member_seconds: float, slots: int) -> Whole:
+    """Run the study, then the same members by hand: one process a slot, as many threads and the same allocator."""
+    path = write_study(folder, member_seconds)
+    study = load_study(path, [f"cluster.slots={slots}"])
+    with ray_session(study.cluster):
+        began = time.perf_counter()
+        run_study(study, _Quiet())  # type: ignore[arg-type]
+        seconds = time.perf_counter() - began
+    return Whole(seconds, _epochs(study) / slots, _by_hand(path, study, slots), len(study.seeds), slots)
+
+
+def _epochs(study: Study) -> float:
+    members = study_store(study).child("members")
+    histories = [members.child(name).read_json(DONE)["history"] for name in members.names()]
+    return float(sum(row["seconds"] for history in histories for row in history))
+
+
+def _by_hand(path: Path, study: Study, slots: int) -> float:
+    environment = {**os.environ, **worker_environment(), "CUDA_VISIBLE_DEVICES": ""}
+    shares = [study.seeds[slot::slots] for slot in range(slots)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.bench.whole", str(path), str(slot), *map(str, seeds)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for slot, seeds in enumerate(shares)
+    ]
+    told = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise ResourceError("the loop written by hand failed; its message is above")
+    return max(float(json.loads(text.splitlines()[-1])) for text in told)
+
+
+def _loop(path: str, slot: str, *seeds: str) -> float:
+    """Train and score some members one after another, without Ray; returns the seconds."""
+    study = load_study(path, [f"name=by-hand-{slot}"])
+    began = time.perf_counter()
+    for seed in seeds:
+        train_single(study, "mixup", int(seed), "cpu", 1, lambda stage, clips: None)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    print(json.dumps(_loop(*sys.argv[1:])))
