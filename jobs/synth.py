@@ -14,7 +14,7 @@ def synth(
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     machines: Annotated[str, typer.Option(help="Comma list of machine types; empty: all six.")] = "",
     without_attributes: Annotated[str, typer.Option(help="Types released as noAttribute.")] = "gearbox,slider",
-    train_source: Annotated[int, typer.Option(help="Source training clips a machine.")] = 14,
+    train_source: Annotated[int, typer.Option(help="Source training clips a machine.")] = 12,
     train_target: Annotated[int, typer.Option(help="Target training clips a machine.")] = 4,
     test_per_condition: Annotated[int, typer.Option(help="Test clips per domain and label.")] = 5,
     seconds: Annotated[float, typer.Option(help="Length of a clip, s.")] = 4.5,

@@ -190,7 +190,8 @@ class Scorer:
     """An actor that holds the models of all seeds and their references; each batch is one unit."""
 
     def __init__(self, chooser: Chooser) -> None:
-        self.device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        given = ray.is_initialized() and ray.get_gpu_ids()  # asked without Ray, it would start one
+        self.device = "cuda" if given and torch.cuda.is_available() else "cpu"
         if self.device == "cpu":
             torch.set_num_threads(1)  # the number of threads would show in the last digits
         recipe, epoch = chooser.recipe, chooser.epoch

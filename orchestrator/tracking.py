@@ -39,6 +39,14 @@ Parent = tuple[str, str]  # kind (system or stage), name
 Points = Mapping[tuple[str, int], float]  # (metric name, step) -> value
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
+EXPERIMENT_TAGS = {  # MLflow's pages for training, not for agents; and what to type there
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "A run holds the study; below it are its systems (rows of the results), below those their members (seeds).\n\n"
+        "To compare rows, filter by `tags.asd.kind = 'system'` and sort by `metrics.official`; to compare seeds, by "
+        "`tags.asd.kind = 'member'`. Select runs and press *Compare* for charts and parallel coordinates."
+    ),
+}
 DEFAULTS = {  # in force unless the user's environment says otherwise
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -194,7 +202,7 @@ class Tracker:
             return str(found.experiment_id)
         local = self.artifact_root if self.uri.startswith("sqlite:") else None
         place = (local / self.study).absolute().as_uri() if local else None
-        return str(self._client.create_experiment(self.study, artifact_location=place))
+        return str(self._client.create_experiment(self.study, artifact_location=place, tags=EXPERIMENT_TAGS))
 
     def _known_runs(self) -> Iterator[tuple[tuple[str, str], _Run]]:
         """The runs of this identity that exist, with one request per thousand."""

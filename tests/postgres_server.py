@@ -47,7 +47,7 @@ def postgres_server(folder: Path) -> Iterator[str]:
             assert server.poll() is None, (folder / "postgres.log").read_text()
             assert time.monotonic() < limit
             time.sleep(0.1)
-        yield f"postgresql://{USER}@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://{USER}@127.0.0.1:{port}/postgres"
     finally:
         server.terminate()
         server.wait(30)

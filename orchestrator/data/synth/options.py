@@ -19,7 +19,7 @@ class FactoryOptions(BaseModel):
     seed: int = Field(0, ge=0, description="the same seed gives the same bytes")
     machines: tuple[str, ...] = Field(tuple(MACHINES), min_length=1, description="machine types to make")
     without_attributes: tuple[str, ...] = Field(("gearbox", "slider"), description="types released as noAttribute")
-    train_source: int = Field(14, ge=1, le=9999, description="source training clips a machine")
+    train_source: int = Field(12, ge=1, le=9999, description="source training clips a machine")
     train_target: int = Field(4, ge=1, le=9999, description="target training clips a machine; few, as in the challenge")
     test_per_condition: int = Field(5, ge=1, le=9999, description="test clips per domain and label")
     seconds: float = Field(4.5, ge=1.0, le=60.0, description="length of a clip, s")
