@@ -1,5 +1,6 @@
 """A study on a real MLflow server over PostgreSQL, and what a person sees there in a real browser."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,19 +39,17 @@ def experiment(asd: Callable, server: Server, study: Path, reference: Path) -> s
     return str(found.experiment_id)
 
 
-def official(reference: Path) -> dict[str, float]:
-    """The rows of results.csv: their official scores as shares."""
-    table = pc.read_csv(reference / "results.csv").to_pylist()
-    return {row["system"]: row["official"] for row in table}
-
-
 def test_every_row_and_member_is_logged_once(server: Server, experiment: str, reference: Path) -> None:
     client = MlflowClient(server.uri)
     runs = client.search_runs([experiment], max_results=1000)
     kinds = [run.data.tags["asd.kind"] for run in runs]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"study": 1, "system": 3, "member": 4}
+    table = pc.read_csv(reference / "results.csv").to_pylist()
     rows = {run.data.tags["asd.name"]: run for run in runs if run.data.tags["asd.kind"] == "system"}
     assert {run.info.status for run in runs} == {"FINISHED"}
+    assert sorted(round(100 * run.data.metrics["official"], 2) for run in rows.values()) == sorted(
+        round(row["official"], 2) for row in table
+    )
     for name, run in rows.items():
         files = {item.path for item in client.list_artifacts(run.info.run_id)}
         assert "official_result.csv" in files, (name, files)
@@ -59,13 +58,30 @@ def test_every_row_and_member_is_logged_once(server: Server, experiment: str, re
 def test_a_person_finds_the_rows_and_their_scores(
     browser: Browser, server: Server, experiment: str, reference: Path, tmp_path: Path
 ) -> None:
-    """MLflow's own table, filtered as the experiment's description says."""
-    rows = quote("tags.asd.kind = 'system'")
-    order = quote("metrics.`official`")
-    address = f"{server.uri}/#/experiments/{experiment}/runs?searchFilter={rows}&orderByKey={order}&orderByAsc=false"
-    with browser.page(address, (1600, 900)) as page:
-        page.until("document.body.innerText.includes('matching runs')")
-        page.look(Path(os.environ.get("ASD_SCREENSHOTS", tmp_path)) / "mlflow_rows.png", whole=False)
+    """MLflow's own pages: the table, filtered and sorted as the experiment's description says, and *Compare*."""
+    pictures = Path(os.environ.get("ASD_SCREENSHOTS", tmp_path))
+    rows, order = quote("tags.asd.kind = 'system'"), quote("metrics.`official`")
+    table = f"{server.uri}/#/experiments/{experiment}/runs?searchFilter={rows}&orderByKey={order}&orderByAsc=false"
+    with browser.page(table, (1600, 900)) as page:
+        page.until("document.body.innerText.includes('3 matching runs')")
         text = page.value("document.body.innerText")
-    print(text, official(reference))
-    raise AssertionError
+        page.look(pictures / "mlflow_rows.png", whole=False)
+    scores = official(server, experiment)
+    shown = [line for line in text.splitlines() if line in scores]
+    assert shown == sorted(scores, key=lambda name: -scores[name])
+    found = MlflowClient(server.uri).search_runs([experiment], "tags.asd.kind = 'system'")
+    runs, experiments = quote(json.dumps([run.info.run_id for run in found])), quote(json.dumps([experiment]))
+    with browser.page(f"{server.uri}/#/compare-runs?runs={runs}&experiments={experiments}", (1600, 1400)) as page:
+        page.until("document.body.innerText.includes('Parallel Coordinates')")
+        page.until("document.body.innerText.includes('gearbox/hmean')")
+        text = page.value("document.body.innerText")
+        page.look(pictures / "mlflow_compare.png", whole=False)
+    for name, score in scores.items():
+        assert name in text
+        assert f"{round(score, 3):g}" in text.splitlines(), (name, score, text)
+
+
+def official(server: Server, experiment: str) -> dict[str, float]:
+    """Each row's official score, as the results have it."""
+    found = MlflowClient(server.uri).search_runs([experiment], "tags.asd.kind = 'system'")
+    return {run.data.tags["asd.name"]: run.data.metrics["official"] for run in found}
