@@ -16,7 +16,7 @@ install: .venv/.installed  ## make .venv with the pinned packages (6.5 GB, about
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: .venv/.installed  ## make a factory, train all ten rows of the report on it, compare them (9 minutes on 2 cores)
+demo: .venv/.installed  ## make a factory, train all ten rows of the report on it, compare them (8 to 10 minutes on 2 cores)
 	$(BIN)/asd synth data/demo
 	$(BIN)/asd run configs/studies/demo.yaml
 

@@ -46,10 +46,12 @@ def run(
     ):
         console.print(f"  {name:<16} {what}")
     console.print("next:")
-    first = next(iter(checked.systems))
+    best = max(outcome.results.systems, key=lambda system: system.official or 0.0).name
     for hint in (
+        f"asd report {folder}   (one page: scores, seeds, members, clips to listen to)",
         f"asd compare {folder}",
-        f"asd evaluate {folder}/systems/{first} --truth {folder}/clips.parquet",
+        f"asd evaluate {folder}/systems/{best} --truth {folder}/clips.parquet",
+        f"asd score YOUR.wav --model {folder}/systems/{best}",
         f"asd run {study} {' '.join([*(overrides or []), 'name=my-study'])} recipe.learning_rate=0.0005",
         outcome.tracking_page,
     ):
