@@ -10,6 +10,8 @@ import ray
 import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.backend import Backend
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -22,6 +24,15 @@ from orchestrator.work import Work, work_on
 
 REPORT_EVERY_SECONDS = 0.5
 RESIZE_EVERY_SECONDS = 20.0  # nodes that joined are used then; every slot begins its epoch again
+
+
+class NoProcessGroup(TorchConfig):
+    """Slots exchange no gradients; gloo would need host names that resolve from everywhere, and 2 s."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """One that starts nothing."""
+        return Backend
 
 
 class Reporter:
@@ -44,12 +55,11 @@ def _slot(config: dict[str, Any]) -> None:
     """The life of one Ray Train worker."""
     torch.set_num_threads(config["threads"])
     queue, slot = config["queue"], ray.train.get_context().get_world_rank()
-    generation = [uuid.uuid4().hex]
-    torch.distributed.broadcast_object_list(generation, src=0)
+    generation = broadcast_from_rank_zero(uuid.uuid4().hex)
     work: Work = ray.get(config["work"])
     bank = WaveBank(ray.get(list(work.parts)), get_device() if config["gpu"] else "cpu")
     while True:
-        ticket: Ticket | None = ray.get(queue.take.remote(generation[0], slot))
+        ticket: Ticket | None = ray.get(queue.take.remote(generation, slot))
         if ticket is None:
             return
         member: Member = ray.cloudpickle.loads(ticket.member)
@@ -87,8 +97,7 @@ def run_farm(
             use_gpu=slots.gpus > 0,
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),
-        # The slots never exchange gradients; gloo also lets several of them share a GPU.
-        torch_config=TorchConfig(backend="gloo"),
+        torch_config=NoProcessGroup(backend="gloo"),
         run_config=RunConfig(
             name=f"farm-{uuid.uuid4().hex[:12]}",
             storage_path=work.study.child("ray_train").root,
