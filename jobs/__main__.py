@@ -28,25 +28,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for job in (
-    synth,
-    prepare,
-    scan,
-    plan,
-    run,
-    train,
-    tune,
-    coreset,
-    evaluate,
-    compare,
-    report,
-    export,
-    score,
-    serve,
-    bench,
-):
+TRAINING = (synth, prepare, scan, plan, run, train, tune, coreset, submit)
+RESULTS = (evaluate, compare, report, export, score, serve, bench)
+for job in (*TRAINING, *RESULTS):
     app.command()(job)
-app.command()(submit)
 app.add_typer(jobs, name="jobs")
 
 

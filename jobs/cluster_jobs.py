@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from jobs.terminal import terminal
+from orchestrator.remote.package import LIMIT_MIB
 
 if TYPE_CHECKING:
     from orchestrator.remote.cluster import Cluster, Ended
@@ -34,7 +35,7 @@ def submit(
         typer.Option(help="KEY=VALUE, or KEY for its value here; Ray's dashboard shows these, secrets too"),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="pattern of files not to send: 'configs/old/*'")] = None,
-    limit_mib: Annotated[float, typer.Option(min=0.1, help="refuse to send more than this")] = 100.0,
+    limit_mib: Annotated[float, typer.Option(min=0.1, help="refuse to send more than this")] = LIMIT_MIB,
     python: Annotated[str, typer.Option(help="the cluster's Python, where the packages are installed")] = "python",
 ) -> None:
     """Run a command on a Ray cluster with this machine's code; data and results stay where the study says."""
@@ -54,10 +55,11 @@ def submit(
         cluster.check_version()
         job = cluster.submit(order, package, variables, python)
     console.print(f"job {job} is at {cluster.address}", soft_wrap=True)
-    if wait:
-        _follow(cluster, job)
-    where = f" --address {cluster.address}" if address else ""
-    console.print(f"next: asd jobs follow {job}{where}   (or: asd jobs stop {job}{where})", soft_wrap=True)
+    if not wait:
+        where = f" --address {cluster.address}" if address else ""
+        console.print(f"next: asd jobs follow {job}{where}   (or: asd jobs stop {job}{where})", soft_wrap=True)
+        return
+    _follow(cluster, job)
 
 
 @jobs.command("list")

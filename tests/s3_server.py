@@ -7,8 +7,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from support import free_port
+
+from orchestrator.storage import Store
 
 BUCKET = "bucket"
 
@@ -53,3 +56,9 @@ def _make_bucket(address: str, server: subprocess.Popen) -> None:
         except OSError:
             assert time.monotonic() < limit, "the S3 server does not answer"
             time.sleep(0.1)
+
+
+def upload(factory: Path, bucket: Store) -> None:
+    """Put a factory's recordings into the bucket's `factory`."""
+    for path in factory.rglob("*.wav"):
+        bucket.child("factory", *path.parent.relative_to(factory).parts).write(path.name, path.read_bytes())

@@ -82,8 +82,8 @@ def external(folder: Path, sizes: Sizes, growth: bool, say: Say) -> dict[str, An
     cluster = ClusterConfig(address="local", slots=sizes.slots)
     for times in (1, 4, 16) if growth else (4,):
         world = write_world(folder, sizes.candidates * times, seconds=sizes.clip_seconds)
-        loop = _loop_in_worker(world)
         with ray_session(cluster):
+            loop = _loop_in_worker(world)
             steady, with_start = steady_rate(stream(world, cluster))
         cases[f"{times}x"] = {
             "candidates": sizes.candidates * times,
@@ -104,8 +104,7 @@ def _loop_in_worker(world: World) -> float:
     def loop() -> float:
         return steady_rate(plain_loop(world))[0]
 
-    with ray_session(ClusterConfig(address="local")):
-        return float(ray.get(loop.remote()))
+    return float(ray.get(loop.remote()))
 
 
 def whole_as_json(whole: Whole) -> dict[str, float]:

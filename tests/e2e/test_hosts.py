@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from s3_server import BUCKET, s3_server
+from s3_server import BUCKET, s3_server, upload
 from support import ROOT, clean_env, free_port, scores
 
 from orchestrator.storage import Store
@@ -87,8 +87,7 @@ def test_two_hosts_that_share_only_a_bucket(
     started: list[subprocess.Popen[str]] = []
     with s3_server(f"{net}.1") as reach:
         bucket = Store.at(f"s3://{BUCKET}")
-        for path in factory.rglob("*.wav"):
-            bucket.child("factory", *path.parent.relative_to(factory).parts).write(path.name, path.read_bytes())
+        upload(factory, bucket)
         hosts = [_host(name, f"{net}.{n}", tmp_path, reach) for n, name in enumerate(names, 2)]
         try:
             _run(hosts, study, bucket, started)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pytest
-from s3_server import BUCKET, s3_server
+from s3_server import BUCKET, s3_server, upload
 from support import clean_env, command, wait_for
 
 from orchestrator.storage import Store
@@ -25,8 +25,7 @@ def bucket(factory: Path) -> Iterator[Store]:
     """A bucket with the factory in it."""
     with s3_server():
         store = Store.at(f"s3://{BUCKET}")
-        for path in factory.rglob("*.wav"):
-            store.child("factory", *path.parent.relative_to(factory).parts).write(path.name, path.read_bytes())
+        upload(factory, store)
         yield store
 
 
