@@ -62,13 +62,13 @@ def test_a_person_finds_the_rows_and_their_scores(
     pictures = Path(os.environ.get("ASD_SCREENSHOTS", tmp_path))
     rows, order = quote("tags.asd.kind = 'system'"), quote("metrics.`official`")
     table = f"{server.uri}/#/experiments/{experiment}/runs?searchFilter={rows}&orderByKey={order}&orderByAsc=false"
+    scores = official(server, experiment)
+    best_first = sorted(scores, key=lambda name: -scores[name])
+    named = f"document.body.innerText.split('\\n').filter(line => {best_first}.includes(line)).join()"
     with browser.page(table, (1600, 900)) as page:
         page.until("document.body.innerText.includes('3 matching runs')")
-        text = page.value("document.body.innerText")
+        page.until(f"{named} === {','.join(best_first)!r}")  # the table's lines are drawn after its count
         page.look(pictures / "mlflow_rows.png", whole=False)
-    scores = official(server, experiment)
-    shown = [line for line in text.splitlines() if line in scores]
-    assert shown == sorted(scores, key=lambda name: -scores[name])
     found = MlflowClient(server.uri).search_runs([experiment], "tags.asd.kind = 'system'")
     runs, experiments = quote(json.dumps([run.info.run_id for run in found])), quote(json.dumps([experiment]))
     with browser.page(f"{server.uri}/#/compare-runs?runs={runs}&experiments={experiments}", (1600, 1400)) as page:
