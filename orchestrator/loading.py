@@ -36,12 +36,12 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def read_study(store: Store) -> Study:
-    """The study that a results folder was made by; DataError where the place is none."""
+    """The study that a results folder was made by, with its storage where it lies now; DataError where it is none."""
     if not store.exists(STUDY):
         raise DataError(f"{store.uri} is no study's folder (no {STUDY} there); give results/<study>, made by `asd run`")
     raw = OmegaConf.create(store.read(STUDY).decode())
     assert isinstance(raw, DictConfig)
-    return _checked(f"{store.uri}/{STUDY}", raw, ())
+    return _checked(f"{store.uri}/{STUDY}", raw, ()).model_copy(update={"storage": store.uri.rpartition("/")[0]})
 
 
 def _checked(path: str | Path, raw: DictConfig, overrides: Sequence[str]) -> Study:

@@ -50,6 +50,7 @@ EXPERIMENT_TAGS = {  # MLflow's pages for training, not for agents; and what to 
 DEFAULTS = {  # in force unless the user's environment says otherwise
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 retries wait for minutes on a dead server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds

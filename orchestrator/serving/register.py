@@ -6,6 +6,7 @@ Besides `tracking` and `pyfunc` the only module that imports mlflow.
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -55,7 +56,8 @@ def register(bundle: Bundle, home: Home) -> Registered:
         mlflow.set_tracking_uri(home.tracking_uri)
         mlflow.set_registry_uri(home.tracking_uri)
         client = mlflow.MlflowClient()
-        with mlflow.start_run(**_run(client, home, bundle.manifest.system)):
+        run = mlflow.start_run(**_run(client, home, bundle.manifest.system))
+        with run, warnings.catch_warnings(record=True):  # it asks for type hints, though the signature is given
             logged = _log(mlflow, bundle, files)
         client.set_registered_model_alias(_name(bundle), ALIAS, logged.registered_model_version)
         for key, value in facts(bundle).items():

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from orchestrator.config import Study
 from orchestrator.errors import ConfigError
-from orchestrator.loading import load_study, study_yaml
+from orchestrator.loading import load_study, read_study, study_yaml
 from orchestrator.recipes import ExtractorRecipe
+from orchestrator.storage import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = """
@@ -299,3 +300,11 @@ def test_shipped_studies_load_and_survive_a_round_trip(name: str, tmp_path: Path
     study = load_study(ROOT / "configs" / "studies" / name)
     (tmp_path / "again.yaml").write_text(study_yaml(study), encoding="utf-8")
     assert load_study(tmp_path / "again.yaml") == study
+
+
+def test_a_study_is_read_where_it_lies_now(tmp_path):
+    """Its MLflow database lies beside it, wherever it was run from and moved to."""
+    made = load_study(ROOT / "configs/studies/demo.yaml", ["storage=results"])
+    moved = Store.at(tmp_path / "elsewhere/demo")
+    moved.write("study.yaml", study_yaml(made).encode())
+    assert read_study(moved) == made.model_copy(update={"storage": str(tmp_path / "elsewhere")})
