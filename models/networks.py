@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from models.stem import KERNEL, STRIDE, normalised_stem
+
 SQUEEZE_RATIO = 16
 RESNET_CHANNELS = (16, 32, 64, 128)
 DFT_CONVOLUTIONS = ((1, 256, 64), (128, 64, 32), (128, 16, 4))  # input channels, kernel, stride; 128 channels out
@@ -163,7 +165,7 @@ class StftBranch(nn.Module):
         super().__init__()
         first = RESNET_CHANNELS[0]
         self.norm_bins = nn.BatchNorm1d(bins)
-        self.stem = nn.Conv2d(1, first, 7, 2, bias=False)
+        self.stem = nn.Conv2d(1, first, KERNEL, STRIDE, bias=False)
         self.norm_stem = nn.BatchNorm2d(first)
         blocks: list[nn.Module] = []
         rows = _valid(_valid(bins, 7, 2), 3, 2)
@@ -179,21 +181,8 @@ class StftBranch(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, spec_BFN: Tensor) -> Tensor:
-        x = stride_two_stem(self.norm_bins(spec_BFN), self.stem.weight)
-        x = fn.max_pool2d(fn.relu(self.norm_stem(x), inplace=True), 3, 2)
+        x = normalised_stem(spec_BFN, self.norm_bins, self.stem.weight)
+        x = fn.relu(fn.max_pool2d(self.norm_stem(x), 3, 2), inplace=True)  # the same as ReLU first, on a quarter
         maps_BCF = self.blocks(x).amax(dim=3)
         embed_BD: Tensor = self.project(self.norm_out(maps_BCF.flatten(1)))
         return embed_BD
-
-
-def stride_two_stem(spec_BFN: Tensor, weight: Tensor) -> Tensor:
-    """The unpadded 7x7 convolution of one channel with stride 2: (B, F, N), (C, 1, 7, 7) -> (B, C, F', N').
-
-    Computed as a 4x4 convolution over the four (even, odd) x (even, odd) sub-grids, which CPUs do 2.5 times faster.
-    """
-    rows, columns = (_valid(size, 7, 2) + 3 for size in spec_BFN.shape[1:])
-    spec = fn.pad(spec_BFN, (0, 1, 0, 1))[:, : 2 * rows, : 2 * columns]
-    grids = spec.reshape(-1, rows, 2, columns, 2).permute(0, 2, 4, 1, 3).flatten(1, 2)
-    kernel = fn.pad(weight, (0, 1, 0, 1)).reshape(-1, 4, 2, 4, 2).permute(0, 2, 4, 1, 3).flatten(1, 2)
-    layout = torch.channels_last
-    return fn.conv2d(grids.contiguous(memory_format=layout), kernel.contiguous(memory_format=layout))

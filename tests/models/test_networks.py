@@ -17,7 +17,6 @@ from models.networks import (
     StftBranch,
     dft_frames,
     min_dft_bins,
-    stride_two_stem,
 )
 
 
@@ -203,25 +202,6 @@ def test_nothing_but_a_gate_is_bounded() -> None:
     for network, x in zip(_networks(), (torch.rand(1, 35_008), torch.rand(1, 63, 50)), strict=True):
         network.eval()
         assert network(1000 * x).norm() > 50 * network(x).norm()
-
-
-@settings(max_examples=25, deadline=None)
-@given(rows=st.integers(7, 40), columns=st.integers(7, 40), clips=st.integers(1, 3))
-def test_the_rearranged_stem_is_the_strided_convolution(rows: int, columns: int, clips: int) -> None:
-    spec_BFN, weight = torch.randn(clips, rows, columns), torch.randn(5, 1, 7, 7, requires_grad=True)
-    plain = fn.conv2d(spec_BFN[:, None], weight, stride=2)
-    fast = stride_two_stem(spec_BFN, weight)
-    assert fast.shape == plain.shape == (clips, 5, (rows - 7) // 2 + 1, (columns - 7) // 2 + 1)
-    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
-    towards = torch.randn_like(plain)
-    gradients = [torch.autograd.grad((out * towards).sum(), weight)[0] for out in (fast, plain)]
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-3)
-
-
-def test_a_stem_value_equals_a_loop() -> None:
-    spec_BFN, weight = torch.randn(1, 11, 14), torch.randn(2, 1, 7, 7)
-    by_hand = sum(float(weight[1, 0, i, j]) * float(spec_BFN[0, 4 + i, 6 + j]) for i in range(7) for j in range(7))
-    assert stride_two_stem(spec_BFN, weight)[0, 1, 2, 3].item() == pytest.approx(by_hand, abs=1e-4)
 
 
 def test_maps_are_channels_last() -> None:
