@@ -1,6 +1,7 @@
 """Candidates scored for the core-set per second: through Ray Data, and in a plain loop of one process."""
 
 import io
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,12 +99,20 @@ def stream(world: World, cluster: ClusterConfig) -> Iterator[int]:
         yield len(unit.clips)
 
 
-def steady_rate(counts: Iterator[int]) -> tuple[float, float]:
-    """(clips/s after the first unit came, clips/s with the start)."""
-    began, first, clips, head = time.perf_counter(), 0.0, 0, 0
-    for count in counts:
-        clips += count
-        if not first and count:
-            first, head = time.perf_counter(), count
-    ended = time.perf_counter()
-    return (clips - head) / max(1e-9, ended - first), clips / (ended - began)
+def steady_rate(counts: Iterator[int], side_by_side: int = 1, seconds: float = math.inf) -> tuple[float, float]:
+    """(clips/s between the first and the last unit, clips/s with the start); ends after so many seconds.
+
+    Of `side_by_side` units that are worked at a time, the first ones belong to the start.
+    """
+    began, first, clips, head, units = time.perf_counter(), 0.0, 0, 0, 0
+    now = began
+    for count in filter(None, counts):
+        now = time.perf_counter()
+        clips, units = clips + count, units + 1
+        if units <= side_by_side:
+            first, head = first or now, clips
+        elif now - began > seconds:
+            break
+    if units <= side_by_side:
+        raise ValueError(f"{units} units are too few to see a rate of {side_by_side} at a time")
+    return (clips - head) / (now - first), clips / (now - began)

@@ -32,11 +32,6 @@ class Figure(NamedTuple):
     def median(self) -> float:
         return statistics.median(self.rates)
 
-    @property
-    def spread(self) -> float:
-        """(largest - smallest) / median."""
-        return (max(self.rates) - min(self.rates)) / self.median
-
     def as_json(self) -> dict[str, object]:
         return {"clips_per_second": self.median, "rounds": list(self.rates), "memory_mib": self.memory_mib}
 

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from orchestrator.bench.external import World, plain_loop, steady_rate, stream, write_world
+from orchestrator.bench.memory import PeakMemory
 from orchestrator.bench.rounds import Figure, Say, common, farm, measure
-from orchestrator.bench.whole import Whole, measure_whole
+from orchestrator.bench.whole import measure_whole
 from orchestrator.config import ClusterConfig
+from orchestrator.external_scoring import UNIT_CLIPS
 from orchestrator.provenance import program
 from orchestrator.runtime import ray_session
 
@@ -26,13 +28,14 @@ class Sizes(NamedTuple):
     batch: int = 64
     seconds: float = 20.0  # of each measurement
     rounds: int = 3
-    candidates: int = 64  # and 4 and 16 times as many
+    units: int = 2  # of external candidates a slot; 64 candidates each
+    growth: tuple[int, ...] = (1, 4, 16)  # times as much data
     member_seconds: float = 60.0
 
     @staticmethod
     def quick(slots: int) -> "Sizes":
         """Enough to see that everything runs."""
-        return Sizes(slots, 4.5, 8, 1.0, 1, 8, 2.0)
+        return Sizes(slots, 4.5, 8, 1.0, 1, growth=(1, 2), member_seconds=2.0)
 
 
 def run_suite(folder: Path, parts: Sequence[str], sizes: Sizes, say: Say) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def run_suite(folder: Path, parts: Sequence[str], sizes: Sizes, say: Say) -> dic
         results["external"] = external(folder, sizes, "growth" in parts, say)
     if "study" in parts:
         say(f"a study of four members of about {sizes.member_seconds:.0f} s, then the same by hand")
-        results["study"] = whole_as_json(measure_whole(folder, sizes.member_seconds, sizes.slots))
+        results["study"] = whole_study(folder, sizes, say)
     return results
 
 
@@ -64,7 +67,7 @@ def against_common(what: str, sizes: Sizes, growth: bool, say: Say) -> dict[str,
         cases |= {f"{what}, ours, {n} slot(s)": farm(what, n, clips=small, **given) for n in range(1, sizes.slots)}
         cases |= {
             f"{what}, ours, {sizes.slots} slot(s), {times}x data": farm(what, sizes.slots, clips=small * times, **given)
-            for times in (4, 16)
+            for times in sizes.growth[1:]
         }
     figures = measure(cases, sizes.rounds, say)
     return {"ratio": ratio(*list(figures.values())[:2]), "cases": {name: f.as_json() for name, f in figures.items()}}
@@ -78,38 +81,62 @@ def ratio(base: Figure, ours: Figure) -> dict[str, float]:
 
 def external(folder: Path, sizes: Sizes, growth: bool, say: Say) -> dict[str, Any]:
     """(c): candidates per second through Ray Data, against slots times the rate of one plain loop."""
-    cases: dict[str, dict[str, float]] = {}
+    cases: dict[str, dict[str, Any]] = {}
     cluster = ClusterConfig(address="local", slots=sizes.slots)
-    for times in (1, 4, 16) if growth else (4,):
-        world = write_world(folder, sizes.candidates * times, seconds=sizes.clip_seconds)
-        with ray_session(cluster):
-            loop = _loop_in_worker(world)
-            steady, with_start = steady_rate(stream(world, cluster))
-        cases[f"{times}x"] = {
-            "candidates": sizes.candidates * times,
-            "plain_loop": loop,
-            "ray_data": steady,
-            "ray_data_with_start": with_start,
-            "share_of_slots": steady / (sizes.slots * loop),
-        }
-        say(f"external, {times}x: {loop:.1f} clips/s in a loop, {steady:.1f} through Ray Data")
+    usual = sizes.growth[1]
+    for times in sizes.growth if growth else (usual,):
+        candidates = times * sizes.units * sizes.slots * UNIT_CLIPS
+        world = write_world(folder, candidates, seconds=sizes.clip_seconds)
+        seen: list[dict[str, float]] = []
+        for number in range(sizes.rounds if times == usual else 1):
+            with ray_session(cluster), PeakMemory() as peak:
+                loop = _loop_in_worker(world, sizes.seconds)
+                steady, with_start = steady_rate(stream(world, cluster), sizes.slots)
+            seen.append(
+                {
+                    "plain_loop": loop,
+                    "ray_data": steady,
+                    "ray_data_with_start": with_start,
+                    "share_of_slots": steady / (sizes.slots * loop),
+                    "memory_mib": peak.mib,
+                }
+            )
+            say(f"round {number + 1}: {candidates} candidates: {loop:.1f} clips/s in a loop, {steady:.1f} by Ray Data")
+        medians = {name: statistics.median(one[name] for one in seen) for name in seen[0]}
+        cases[f"{times}x"] = {"candidates": candidates, **medians, "rounds": [one["share_of_slots"] for one in seen]}
     return cases
 
 
-def _loop_in_worker(world: World) -> float:
-    """The plain loop in a process with the workers' allocator and one thread."""
+def _loop_in_worker(world: World, seconds: float) -> float:
+    """The plain loop in a process with the workers' allocator and one thread, for so long at most."""
     import ray
 
     @ray.remote(num_cpus=1)
     def loop() -> float:
-        return steady_rate(plain_loop(world))[0]
+        return steady_rate(plain_loop(world), seconds=seconds)[0]
 
     return float(ray.get(loop.remote()))
 
 
-def whole_as_json(whole: Whole) -> dict[str, float]:
-    """(d)"""
-    return whole._asdict() | {"beyond_trainings": whole.beyond_trainings, "beyond_hand": whole.beyond_hand}
+def whole_study(folder: Path, sizes: Sizes, say: Say) -> dict[str, Any]:
+    """(d): medians over the rounds, and the shares of every round."""
+    seen = []
+    for number in range(sizes.rounds):
+        home = folder / f"study-{number}"
+        home.mkdir()
+        whole = measure_whole(home, sizes.member_seconds, sizes.slots)
+        seen.append(whole)
+        say(
+            f"round {number + 1}: a study of {whole.members} members: {whole.study:.0f} s, its epochs a slot "
+            f"{whole.trainings:.0f} s, by hand {whole.by_hand:.0f} s"
+        )
+    names = ("study", "trainings", "by_hand", "beyond_trainings", "beyond_hand")
+    return {name: statistics.median(getattr(whole, name) for whole in seen) for name in names} | {
+        "members": seen[0].members,
+        "slots": seen[0].slots,
+        "rounds": [{"beyond_trainings": one.beyond_trainings, "beyond_hand": one.beyond_hand} for one in seen],
+        "memory_mib": max(one.memory_mib for one in seen),
+    }
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
@@ -119,23 +146,23 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         if what in results:
             shown.append(_rates(title, results[what]))
     if "external" in results:
-        table = Table(
-            "candidates", "plain loop", "Ray Data", "with its start", "share of slots", title="external audio"
-        )
+        names = ("plain_loop", "ray_data", "ray_data_with_start", "share_of_slots")
+        headings = ("plain loop", "Ray Data", "with its start", "share of slots")
+        table = Table("candidates", *headings, "rounds", "MiB", title="external audio, candidates/s")
         for case in results["external"].values():
-            names = ("candidates", "plain_loop", "ray_data", "ray_data_with_start", "share_of_slots")
-            table.add_row(*(f"{case[name]:.2f}" if name != "candidates" else str(case[name]) for name in names))
+            shares = " ".join(f"{share:.2f}" for share in case["rounds"])
+            figures = (f"{case[name]:.2f}" for name in names)
+            table.add_row(str(case["candidates"]), *figures, shares, f"{case['memory_mib']:.0f}")
         shown.append(table)
     if "study" in results:
         study = results["study"]
-        table = Table(
-            "", "seconds", "more than it", title=f"a study of {study['members']} members, {study['slots']} slots"
-        )
-        table.add_row("asd run", f"{study['study']:.1f}", "")
-        table.add_row(
-            "its epochs, divided by the slots", f"{study['trainings']:.1f}", _percent(study["beyond_trainings"])
-        )
-        table.add_row("the same by hand", f"{study['by_hand']:.1f}", _percent(study["beyond_hand"]))
+        title = f"a study of {study['members']} members, {study['slots']} slots, {study['memory_mib']:.0f} MiB"
+        table = Table("", "seconds", "the study takes more", "rounds", title=title)
+        table.add_row("asd run", f"{study['study']:.1f}")
+        for name, label in (("trainings", "its epochs, divided by the slots"), ("by_hand", "the same by hand")):
+            key = {"trainings": "beyond_trainings", "by_hand": "beyond_hand"}[name]
+            rounds = " ".join(_percent(one[key]) for one in study["rounds"])
+            table.add_row(label, f"{study[name]:.1f}", _percent(study[key]), rounds)
         shown.append(table)
     return shown
 

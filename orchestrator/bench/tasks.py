@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.plain import PlainExtractor
+from orchestrator.bench.memory import pss_mib
 from orchestrator.data.waves import WaveBank, pack
 from orchestrator.recipes import ExtractorRecipe
 from orchestrator.scoring import BATCH_CLIPS
@@ -140,5 +141,4 @@ def memory_mib(device: str) -> float:
     """What this process holds now (PSS), or the most that it held on a GPU."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    with open("/proc/self/smaps_rollup") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 2**10
+    return pss_mib()

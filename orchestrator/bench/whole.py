@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.bench.memory import PeakMemory
 from orchestrator.config import Study
 from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.errors import ResourceError
@@ -39,6 +40,7 @@ class Whole(NamedTuple):
     by_hand: float
     members: int
     slots: int
+    memory_mib: float  # of the study, with Ray
 
     @property
     def beyond_trainings(self) -> float:
@@ -74,11 +76,11 @@ def measure_whole(folder: Path, member_seconds: float, slots: int) -> Whole:
     """Run the study, then the same members by hand: one process a slot, as many threads and the same allocator."""
     path = write_study(folder, member_seconds)
     study = load_study(path, [f"cluster.slots={slots}"])
-    with ray_session(study.cluster):
+    with ray_session(study.cluster), PeakMemory() as peak:
         began = time.perf_counter()
         run_study(study, _Quiet())  # type: ignore[arg-type]
         seconds = time.perf_counter() - began
-    return Whole(seconds, _epochs(study) / slots, _by_hand(path, study, slots), len(study.seeds), slots)
+    return Whole(seconds, _epochs(study) / slots, _by_hand(path, study, slots), len(study.seeds), slots, peak.mib)
 
 
 def _epochs(study: Study) -> float:

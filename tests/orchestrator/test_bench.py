@@ -1,5 +1,7 @@
 """The fast way is the same science as the common one, and the benchmark counts what it says."""
 
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from scipy.stats import spearmanr
 from models.metrics import official_score, section_figures
 from models.plain import PlainExtractor
 from orchestrator.bench.external import plain_loop, steady_rate, write_world
+from orchestrator.bench.memory import PeakMemory, pss_mib
 from orchestrator.bench.rounds import Figure, common, farm, measure
 from orchestrator.bench.suite import ratio
 from orchestrator.config import Study
@@ -93,15 +96,37 @@ def test_fast_and_common_training_give_the_same_science(root: Path, monkeypatch:
 
 
 def test_rates_are_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 2.0, 6.0])
-    monkeypatch.setattr("orchestrator.bench.external.time.perf_counter", lambda: next(clock))
-    assert steady_rate(iter([0, 4, 8])) == (8 / 4.0, 12 / 6.0)
+    def rates(ticks: list[float], counts: list[int], **given: float) -> tuple[float, float]:
+        clock = iter(ticks)
+        monkeypatch.setattr("orchestrator.bench.external.time.perf_counter", lambda: next(clock))
+        return steady_rate(iter(counts), **given)
+
+    assert rates([0.0, 2.0, 6.0], [0, 4, 8]) == (8 / 4.0, 12 / 6.0)
+    assert rates([0.0, 2.0, 2.5, 4.0, 4.5], [5, 5, 5, 5], side_by_side=2) == (10 / 2.5, 20 / 4.5)
+    assert rates([0.0, 2.0, 4.0, 6.0], [3, 3, 3, 99], seconds=5.0) == (6 / 4.0, 9 / 6.0)
+    with pytest.raises(ValueError, match="2 units are too few"):
+        rates([0.0, 2.0, 2.5], [5, 5], side_by_side=2)
+
+
+def test_peak_memory_is_that_of_the_whole_family() -> None:
+    """A grandchild that holds 200 MiB counts, and what it held is remembered when it is gone."""
+    hold = "import sys; held = bytearray(200 << 20); print(len(held), flush=True); sys.stdin.read()"
+    command = ["bash", "-c", f"{sys.executable} -c '{hold}'; true"]
+    before = pss_mib()
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdout.readline()
+    with PeakMemory() as peak:
+        pass
+    child.communicate()
+    assert 200 < peak.mib - before < 300
+    assert pss_mib(child.pid) == 0
 
 
 def test_ratios_are_taken_round_by_round() -> None:
     base, ours = Figure((10.0, 20.0, 10.0), 1.0), Figure((40.0, 60.0, 50.0), 1.0)
     assert ratio(base, ours) == {"median": 4.0, "smallest": 3.0, "largest": 5.0}
-    assert base.spread == 1.0
 
 
 def test_processes_measure_and_their_rates_add_up() -> None:
