@@ -27,6 +27,7 @@ from orchestrator.recipes import ExtractorRecipe
 from orchestrator.runtime import Slots
 from orchestrator.scoring import load_backends
 from orchestrator.storage import Store
+from orchestrator.trainees.encoder import BATCH_CLIPS
 from orchestrator.trainees.extractor import clip_samples, load_extractor
 
 UNIT_CLIPS = 64
@@ -225,13 +226,18 @@ class Scorer:
 
     def score(self, clips: Sequence[NDArray[np.int16]]) -> NDArray[np.float64]:
         """h of each clip for each place, (P, N): the mean over the seeds of the smallest cosine distance."""
+        bank = WaveBank([pack(clips)], self.device)
+        batch = BATCH_CLIPS if self.device == "cpu" else UNIT_CLIPS
         with torch.inference_mode():
-            bank = WaveBank([pack(clips)], self.device)
-            wave_BT = bank.cut(torch.arange(len(bank)), self.clip_samples)
-            inputs = [feature(wave_BT) for feature in self.models[0].features]  # once for all seeds
-            embeds = [model.embed(inputs).flatten(1).cpu().numpy() for model in self.models]
+            parts = [self._embed(bank, rows) for rows in torch.arange(len(bank)).split(batch)]
         score_SPN = [
-            [anomaly_scores(backends[place], embed_NE) for place in self.places]
-            for backends, embed_NE in zip(self.backends, embeds, strict=True)
+            [anomaly_scores(backends[place], np.concatenate(embeds)) for place in self.places]
+            for backends, embeds in zip(self.backends, zip(*parts, strict=True), strict=True)
         ]
         return np.mean(score_SPN, axis=0)
+
+    def _embed(self, bank: WaveBank, rows: torch.Tensor) -> list[NDArray[np.float32]]:
+        """The embeddings of some clips by each seed, (B, E) each."""
+        wave_BT = bank.cut(rows, self.clip_samples)
+        inputs = [feature(wave_BT) for feature in self.models[0].features]  # once for all seeds
+        return [model.embed(inputs).flatten(1).cpu().numpy() for model in self.models]

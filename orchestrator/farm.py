@@ -23,6 +23,7 @@ from orchestrator.runtime import Slots
 from orchestrator.work import Work, work_on
 
 REPORT_EVERY_SECONDS = 0.5
+NOT_LOCAL = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Ray Train's own
 RESIZE_EVERY_SECONDS = 20.0  # nodes that joined are used then; every slot begins its epoch again
 
 
@@ -36,14 +37,14 @@ class NoProcessGroup(TorchConfig):
 
 
 class LocalTrainer(TorchTrainer):
-    """Without the detached actor that frees a dead driver's reservation: a local Ray ends with its driver.
+    """Without two actors: one that shares out data sets (there are none), one that frees a dead driver's reservation.
 
-    That actor asks the dashboard, which a local Ray does not have, and holds up the end for 12 s.
+    A local Ray ends with its driver; and that actor asks the dashboard, which is not there, for 12 s.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [one for one in callbacks if type(one).__name__ != "PlacementGroupCleanerCallback"]
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        return [one for one in callbacks if type(one).__name__ not in NOT_LOCAL]
 
 
 class Reporter:

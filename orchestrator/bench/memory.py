@@ -5,11 +5,11 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-SECONDS_BETWEEN = 3.0  # a look costs tens of milliseconds
+SECONDS_BETWEEN = 20.0  # a look at processes of a gigabyte takes 0.4 s
 
 
 class PeakMemory:
-    """Looks every few seconds, and at the end, at the PSS of this process and its descendants.
+    """Looks now and then, and at the end, at the PSS of this process and its descendants.
 
     PSS counts a page that n processes share as 1/n in each: the sum is what the machine has to hold.
     """

@@ -29,7 +29,7 @@ backend: {clusters: 4}
 groups: {mixup: {}}
 systems: {mixup: {groups: [mixup]}}
 """
-CLIPS_PER_SECOND = 25.0  # of a slot, 4.5 s clips: only how long a member takes depends on it
+CLIPS_PER_SECOND = 33.0  # of a slot, 4.5 s clips: only how long a member takes depends on it
 
 
 class Whole(NamedTuple):
