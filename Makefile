@@ -29,7 +29,7 @@ check: .venv/.installed  ## lint, format, types, import arrows
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.installed  ## how fast this machine is against the common way (about 15 minutes)
+bench: .venv/.installed  ## how fast this machine is against the common way (about 40 minutes)
 	$(BIN)/asd bench
 
 format: .venv/.installed  ## rewrite the code in the project's format

@@ -15,6 +15,12 @@ from orchestrator.errors import ResourceError
 
 CONNECT_SECONDS = 5.0
 LOCAL = "local"  # a Ray of this run alone
+RAY_SETTINGS = {  # given to all workers: Ray Train adds them to its own, and only equal ones can take over a process
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 
 class Slots(NamedTuple):
@@ -46,9 +52,8 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     address = cluster_address(cluster)
     try:
         knock(address)
@@ -56,7 +61,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": worker_environment()},
+            runtime_env={"env_vars": worker_environment() | {name: os.environ[name] for name in RAY_SETTINGS}},
             include_dashboard=False if address == LOCAL else None,
         )
     except (OSError, RuntimeError, ValueError) as error:
