@@ -67,12 +67,17 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"no Ray cluster at cluster.address={address}: {error}. Start one with `ray start --head`, "
-            "or unset cluster.address for a local one"
+            f"or unset cluster.address for a local one{token_hint()}"
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def token_hint() -> str:
+    """What may help where a cluster that is there refuses: Ray sends its token to a given address only when told."""
+    return "" if "RAY_AUTH_MODE" in os.environ else "; if the one there asks for a token: export RAY_AUTH_MODE=token"
 
 
 def knock(address: str) -> None:

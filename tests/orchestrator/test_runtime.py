@@ -12,7 +12,7 @@ from support import free_port
 from orchestrator import runtime
 from orchestrator.config import ClusterConfig
 from orchestrator.errors import ResourceError
-from orchestrator.runtime import Slots, busy_note, find_slots, ray_session, worker_environment
+from orchestrator.runtime import Slots, busy_note, find_slots, ray_session, token_hint, worker_environment
 
 Node = dict[str, float]
 
@@ -136,3 +136,11 @@ def test_gpu_shares_are_fractions_or_whole_numbers() -> None:
     assert [ClusterConfig(gpus_per_slot=share).gpus_per_slot for share in (0.25, 1, 2)] == [0.25, 1, 2]
     with pytest.raises(ValueError, match="a whole number"):
         ClusterConfig(gpus_per_slot=1.5)
+
+
+def test_a_refused_connection_names_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sends its token to a typed address only where RAY_AUTH_MODE says so; who said something knows."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert token_hint() == ""
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    assert "export RAY_AUTH_MODE=token" in token_hint()
