@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from orchestrator.data.clips import MachineSummary
+    from orchestrator.data.clip_summary import MachineSummary
 
 HEADINGS = ("machine", "train source/target", "test normal/anomaly/unlabelled", "attributes", "seconds", "bad", "notes")
 
@@ -29,7 +29,8 @@ def scan(
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and decode.")] = 2,
 ) -> None:
     """Check every recording of the folders, count what there is, and list what cannot be used (exit code 1)."""
-    from orchestrator.data.clips import join_truth, summary, write_table
+    from orchestrator.data.clip_summary import summary
+    from orchestrator.data.clips import join_truth, write_table
 
     console = terminal()
     clips = _scan(console, roots, out, min_seconds, workers)

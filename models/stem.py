@@ -64,7 +64,9 @@ class _NormalisedStem(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(spec_BFN, mean_F, scale_F, gamma_F, beta_F, weight)
         normal_BFN = torch.addcmul(beta_F[:, None], spec_BFN - mean_F[:, None], (gamma_F * scale_F)[:, None])
-        return stride_two_stem(normal_BFN, weight)
+        kind = spec_BFN.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else spec_BFN.dtype
+        return stride_two_stem(normal_BFN.to(dtype), weight)  # rounded before it is rearranged: half the bytes
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -82,11 +84,10 @@ class _NormalisedStem(torch.autograd.Function):
         kernel = weight[:, 0]
         weight_grad = torch.einsum("ri,rcij->cij", gamma_F[bins], by_row)
         weight_grad += torch.einsum("ri,rc->ci", beta_F[bins], sums)[:, :, None]
-        gamma_grad = torch.zeros_like(gamma_F).index_add_(
-            0, bins.flatten(), torch.einsum("cij,rcij->ri", kernel, by_row).flatten()
-        )
-        beta_grad = torch.zeros_like(beta_F).index_add_(
-            0, bins.flatten(), torch.einsum("cij,rc->ri", kernel, sums).flatten()
+        gamma_RI = torch.einsum("cij,rcij->ri", kernel, by_row)
+        beta_RI = torch.einsum("cij,rc->ri", kernel, sums)
+        gamma_grad, beta_grad = (
+            torch.zeros_like(gamma_F).index_add_(0, bins.flatten(), part.flatten()) for part in (gamma_RI, beta_RI)
         )
         return None, None, None, gamma_grad, beta_grad, weight_grad[:, None]
 

@@ -28,7 +28,7 @@ from orchestrator.runtime import Slots
 from orchestrator.scoring import load_backends
 from orchestrator.storage import Store
 from orchestrator.trainees.encoder import BATCH_CLIPS
-from orchestrator.trainees.extractor import clip_samples, load_extractor
+from orchestrator.trainees.extractor import clip_samples, embed_by_each, load_extractor
 
 UNIT_CLIPS = 64
 DECODE_SHARE, SCORE_SHARE = 0.25, 0.75  # of a slot's CPUs: together one slot, so that nothing waits for ever
@@ -229,15 +229,10 @@ class Scorer:
         bank = WaveBank([pack(clips)], self.device)
         batch = BATCH_CLIPS if self.device == "cpu" else UNIT_CLIPS
         with torch.inference_mode():
-            parts = [self._embed(bank, rows) for rows in torch.arange(len(bank)).split(batch)]
+            waves = (bank.cut(rows, self.clip_samples) for rows in torch.arange(len(bank)).split(batch))
+            parts = [embed_by_each(self.models, wave_BT) for wave_BT in waves]
         score_SPN = [
             [anomaly_scores(backends[place], np.concatenate(embeds)) for place in self.places]
             for backends, embeds in zip(self.backends, zip(*parts, strict=True), strict=True)
         ]
         return np.mean(score_SPN, axis=0)
-
-    def _embed(self, bank: WaveBank, rows: torch.Tensor) -> list[NDArray[np.float32]]:
-        """The embeddings of some clips by each seed, (B, E) each."""
-        wave_BT = bank.cut(rows, self.clip_samples)
-        inputs = [feature(wave_BT) for feature in self.models[0].features]  # once for all seeds
-        return [model.embed(inputs).flatten(1).cpu().numpy() for model in self.models]

@@ -23,7 +23,7 @@ from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe, ExtractorReci
 from orchestrator.storage import Store
 from orchestrator.trainees.autoencoder import score_clips
 from orchestrator.trainees.encoder import BATCH_CLIPS, embed_clips
-from orchestrator.trainees.extractor import clip_samples, load_extractor
+from orchestrator.trainees.extractor import clip_samples, embed_by_each, load_extractor
 
 SCORING_VERSION = 2
 EMBEDDINGS = "embeddings.parquet"
@@ -152,13 +152,11 @@ def embed_checkpoints(
 ) -> dict[int, NDArray[np.float32]]:
     """z_cat of the bank's first `clips` rows at each checkpoint: {epoch: (N, E)}; features are computed once."""
     models = {epoch: load_extractor(folder, recipe, epoch, bank.device) for epoch in recipe.checkpoints}
-    features = next(iter(models.values())).features
     out: dict[int, list[NDArray[np.float32]]] = {epoch: [] for epoch in models}
     for rows in torch.arange(clips).split(BATCH_CLIPS):
         wave_BT = bank.cut(rows, clip_samples(recipe))
-        inputs = [feature(wave_BT) for feature in features]
-        for epoch, model in models.items():
-            out[epoch].append(model.embed(inputs).flatten(1).cpu().numpy())
+        for parts, embed_BE in zip(out.values(), embed_by_each([*models.values()], wave_BT), strict=True):
+            parts.append(embed_BE)
         on_step(len(rows))
     embeddings = {epoch: np.concatenate(parts) for epoch, parts in out.items()}
     for epoch, embed_NE in embeddings.items():

@@ -159,8 +159,10 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         title = f"a study of {study['members']} members, {study['slots']} slots, {study['memory_mib']:.0f} MiB"
         table = Table("", "seconds", "the study takes more", "rounds", title=title)
         table.add_row("asd run", f"{study['study']:.1f}")
-        for name, label in (("trainings", "its epochs, divided by the slots"), ("by_hand", "the same by hand")):
-            key = {"trainings": "beyond_trainings", "by_hand": "beyond_hand"}[name]
+        for name, key, label in (
+            ("trainings", "beyond_trainings", "its epochs, divided by the slots"),
+            ("by_hand", "beyond_hand", "the same by hand"),
+        ):
             rounds = " ".join(_percent(one[key]) for one in study["rounds"])
             table.add_row(label, f"{study[name]:.1f}", _percent(study[key]), rounds)
         shown.append(table)

@@ -16,7 +16,13 @@ from orchestrator.bench.memory import pss_mib
 from orchestrator.data.waves import WaveBank, pack
 from orchestrator.recipes import ExtractorRecipe
 from orchestrator.scoring import BATCH_CLIPS
-from orchestrator.trainees.extractor import ExtractorTrainee, TrainingSet, build_extractor, clip_samples
+from orchestrator.trainees.extractor import (
+    ExtractorTrainee,
+    TrainingSet,
+    build_extractor,
+    clip_samples,
+    embed_by_each,
+)
 
 CLASSES = 148  # of DCASE 2024
 CHECKPOINTS = 3
@@ -88,18 +94,13 @@ def inference_steps(task: Task) -> Iterator[int]:
     embed: Callable[[Tensor], object] = (
         (lambda wave_BT: [model(wave_BT) for model in models])
         if task.plain
-        else (lambda wave_BT: _embed_shared(models, wave_BT))
+        else (lambda wave_BT: embed_by_each(models, wave_BT))
     )
     with torch.inference_mode():
         while True:
             for rows in torch.arange(len(bank)).split(batch):
                 embed(bank.cut(rows, clip_samples(recipe)))
                 yield CHECKPOINTS * len(rows)
-
-
-def _embed_shared(models: list, wave_BT: Tensor) -> list[Tensor]:
-    inputs = [feature(wave_BT) for feature in models[0].features]
-    return [model.embed(inputs) for model in models]
 
 
 def make_trainee(task: Task) -> tuple[ExtractorRecipe, ExtractorTrainee, WaveBank]:

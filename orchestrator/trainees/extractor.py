@@ -3,10 +3,12 @@
 Shapes: A training clips, B clips of a batch, T samples, C classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.augment.cutmix import apply_cutmix, draw_cutmix
@@ -97,6 +99,12 @@ def load_extractor(folder: Store, recipe: ExtractorRecipe, epoch: int, device: t
     model = build_extractor(recipe)
     load_weights(model, folder, epoch, device)
     return model
+
+
+def embed_by_each(models: Sequence[Extractor], wave_BT: Tensor) -> list[NDArray[np.float32]]:
+    """z_cat (B, E) by each of some extractors of one recipe; the features, which are the same, are computed once."""
+    inputs = [feature(wave_BT) for feature in models[0].features]
+    return [model.embed(inputs).flatten(1).cpu().numpy() for model in models]
 
 
 def augment(wave_BT: Tensor, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Mix]:

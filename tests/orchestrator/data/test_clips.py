@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data import clips as module
+from orchestrator.data.clip_summary import summary
 from orchestrator.data.clips import (
     CLIP_SCHEMA,
     check,
@@ -21,7 +22,6 @@ from orchestrator.data.clips import (
     read_clips,
     read_table,
     scan,
-    summary,
     write_table,
 )
 from orchestrator.data.dcase import find_clips
