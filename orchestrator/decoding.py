@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import ray
 
 from orchestrator.data.clips import read_clips
-from orchestrator.data.waves import Part, pack
+from orchestrator.data.packing import Part, pack
 
 
 class Decoded(NamedTuple):

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from models.backend import anomaly_scores
 from orchestrator.data.audioset import Shard
 from orchestrator.data.external import Listed, listed_clips
-from orchestrator.data.waves import WaveBank, pack
+from orchestrator.data.packing import pack
+from orchestrator.data.waves import WaveBank
 from orchestrator.errors import UserError
 from orchestrator.recipes import ExtractorRecipe
 from orchestrator.runtime import Slots

@@ -10,9 +10,9 @@ import ray
 import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.backend import Backend
 from ray.train.collective import broadcast_from_rank_zero
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import get_device
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.data.waves import WaveBank
@@ -27,23 +27,14 @@ NOT_LOCAL = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Ray Trai
 RESIZE_EVERY_SECONDS = 20.0  # nodes that joined are used then; every slot begins its epoch again
 
 
-class NoProcessGroup(TorchConfig):
-    """Slots exchange no gradients; gloo would need host names that resolve from everywhere, and 2 s."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """One that starts nothing."""
-        return Backend
-
-
-class LocalTrainer(TorchTrainer):
+class LocalTrainer(DataParallelTrainer):
     """Without two actors: one that shares out data sets (there are none), one that frees a dead driver's reservation.
 
     A local Ray ends with its driver; and that actor asks the dashboard, which is not there, for 12 s.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        callbacks = super()._create_default_callbacks()
         return [one for one in callbacks if type(one).__name__ not in NOT_LOCAL]
 
 
@@ -101,7 +92,8 @@ def run_farm(
     number: dict[str, Any] = {"num_workers": slots.number}
     if slots.most:
         number = {"num_workers": (1, slots.most), "elastic_resize_monitor_interval_s": RESIZE_EVERY_SECONDS}
-    trainer = (TorchTrainer if slots.most else LocalTrainer)(
+    # No TorchTrainer: slots exchange no gradients, and its controller would import torch before the slots may start.
+    trainer = (DataParallelTrainer if slots.most else LocalTrainer)(
         _slot,
         train_loop_config={"queue": queue, "work": ray.put(work), "threads": slots.threads, "gpu": slots.gpus > 0},
         scaling_config=ScalingConfig(
@@ -109,7 +101,6 @@ def run_farm(
             use_gpu=slots.gpus > 0,
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),
-        torch_config=NoProcessGroup(backend="gloo"),
         run_config=RunConfig(
             name=f"farm-{uuid.uuid4().hex[:12]}",
             storage_path=work.study.child("ray_train").root,

@@ -16,9 +16,10 @@ from orchestrator.errors import ResourceError
 CONNECT_SECONDS = 5.0
 LOCAL = "local"  # a Ray of this run alone
 RAY_SETTINGS = {  # given to all workers: Ray Train adds them to its own, and only equal ones can take over a process
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # 2 s by default, which a stage waits for at its end
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that nobody asks: slots go on from their last epoch anyway
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 

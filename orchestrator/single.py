@@ -9,7 +9,8 @@ from orchestrator.config import Study
 from orchestrator.coreset import read_core_set, samples_of
 from orchestrator.data.clips import read_clips
 from orchestrator.data.dcase import find_clips
-from orchestrator.data.waves import WaveBank, pack
+from orchestrator.data.packing import pack
+from orchestrator.data.waves import WaveBank
 from orchestrator.devices import check_device
 from orchestrator.errors import ConfigError
 from orchestrator.lock import only_writer

@@ -14,7 +14,7 @@ from orchestrator.coreset import CoreSet, Progress, choose_core_set, read_core_s
 from orchestrator.data import clips as clip_table
 from orchestrator.data.audioset import Shard, find_shards
 from orchestrator.data.dcase import find_clips
-from orchestrator.data.waves import Part, pack
+from orchestrator.data.packing import Part, pack
 from orchestrator.decoding import Decoded, decode_on_ray
 from orchestrator.errors import ConfigError, DataError, TrainingError
 from orchestrator.farm import run_farm

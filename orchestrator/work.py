@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from orchestrator.config import BackendConfig
 from orchestrator.data.labels import LabelSets
-from orchestrator.data.waves import Part, WaveBank
+from orchestrator.data.packing import Part
+from orchestrator.data.waves import WaveBank
 from orchestrator.members import Member
 from orchestrator.memory import give_back_freed_memory
 from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe, Recipe

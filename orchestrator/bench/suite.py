@@ -161,7 +161,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         table.add_row("asd run", f"{study['study']:.1f}")
         for name, key, label in (
             ("trainings", "beyond_trainings", "its epochs, divided by the slots"),
-            ("by_hand", "beyond_hand", "the same by hand"),
+            ("by_hand", "beyond_hand", "the same by hand, a process a slot"),
         ):
             rounds = " ".join(_percent(one[key]) for one in study["rounds"])
             table.add_row(label, f"{study[name]:.1f}", _percent(study[key]), rounds)

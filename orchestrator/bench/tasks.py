@@ -13,7 +13,8 @@ from torch import Tensor
 
 from models.plain import PlainExtractor
 from orchestrator.bench.memory import pss_mib
-from orchestrator.data.waves import WaveBank, pack
+from orchestrator.data.packing import pack
+from orchestrator.data.waves import WaveBank
 from orchestrator.recipes import ExtractorRecipe
 from orchestrator.scoring import BATCH_CLIPS
 from orchestrator.trainees.extractor import (

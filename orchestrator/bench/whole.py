@@ -1,6 +1,5 @@
 """A whole small study: what the orchestrator takes beyond its trainings, and beyond a loop written by hand."""
 
-import json
 import os
 import subprocess
 import sys
@@ -33,7 +32,10 @@ CLIPS_PER_SECOND = 33.0  # of a slot, 4.5 s clips: only how long a member takes 
 
 
 class Whole(NamedTuple):
-    """Seconds; of the study without the start of Ray and the imports, of the loop without the imports."""
+    """Seconds; of the study without `ray.init` and this process's imports.
+
+    The slots' processes start and import once, and so do those of the loop written by hand: both are counted.
+    """
 
     study: float
     trainings: float  # the members' epochs, divided by the slots
@@ -91,30 +93,22 @@ def _epochs(study: Study) -> float:
 
 def _by_hand(path: Path, study: Study, slots: int) -> float:
     environment = {**os.environ, **worker_environment(), "CUDA_VISIBLE_DEVICES": ""}
-    shares = [study.seeds[slot::slots] for slot in range(slots)]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.bench.whole", str(path), str(slot), *map(str, seeds)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for slot, seeds in enumerate(shares)
-    ]
-    told = [process.communicate()[0] for process in running]
-    if any(process.returncode for process in running):
-        raise ResourceError("the loop written by hand failed; its message is above")
-    return max(float(json.loads(text.splitlines()[-1])) for text in told)
-
-
-def _loop(path: str, slot: str, *seeds: str) -> float:
-    """Train and score some members one after another, without Ray; returns the seconds."""
-    study = load_study(path, [f"name=by-hand-{slot}"])
     began = time.perf_counter()
-    for seed in seeds:
-        train_single(study, "mixup", int(seed), "cpu", 1, lambda stage, clips: None)
+    command = [sys.executable, "-m", "orchestrator.bench.whole", str(path)]
+    shares = [map(str, study.seeds[slot::slots]) for slot in range(slots)]
+    running = [subprocess.Popen([*command, str(slot), *seeds], env=environment) for slot, seeds in enumerate(shares)]
+    codes = [process.wait() for process in running]
+    if any(codes):
+        raise ResourceError("the loop written by hand failed; its message is above")
     return time.perf_counter() - began
 
 
+def _loop(path: str, slot: str, *seeds: str) -> None:
+    """Train and score some members one after another, without Ray."""
+    study = load_study(path, [f"name=by-hand-{slot}"])
+    for seed in seeds:
+        train_single(study, "mixup", int(seed), "cpu", 1, lambda stage, clips: None)
+
+
 if __name__ == "__main__":
-    print(json.dumps(_loop(*sys.argv[1:])))
+    _loop(*sys.argv[1:])

@@ -1,27 +1,14 @@
-"""Decoded recordings as flat int16 arrays, one a machine, and the batches cut from them."""
+"""Batches cut from decoded recordings."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from orchestrator.data.packing import Part
+
 FULL_SCALE = 32_768.0
-
-
-class Part(NamedTuple):
-    """The clips of one machine end to end: clip k is samples[offsets[k]:offsets[k + 1]]."""
-
-    samples: NDArray[np.int16]
-    offsets: NDArray[np.int64]
-
-
-def pack(clips: Sequence[NDArray[np.int16]]) -> Part:
-    """Put clips end to end."""
-    offsets = np.cumsum([0, *map(len, clips)], dtype=np.int64)
-    return Part(np.concatenate([np.empty(0, np.int16), *clips]), offsets)
 
 
 class WaveBank:

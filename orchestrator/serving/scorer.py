@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from orchestrator.data.waves import WaveBank, pack
+from orchestrator.data.packing import pack
+from orchestrator.data.waves import WaveBank
 from orchestrator.errors import DataError
 from orchestrator.serving.autoencoders import AutoencoderEnsemble
 from orchestrator.serving.extractors import ExtractorEnsemble

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ray import tune
 
 from orchestrator.config import BackendConfig, Study
-from orchestrator.data.waves import Part, WaveBank
+from orchestrator.data.packing import Part
+from orchestrator.data.waves import WaveBank
 from orchestrator.errors import ConfigError, TrainingError, UserError
 from orchestrator.farm import Reporter
 from orchestrator.members import Member

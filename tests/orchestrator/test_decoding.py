@@ -15,7 +15,7 @@ import soundfile
 
 from orchestrator.data.clips import CLIP_SCHEMA, read_clips
 from orchestrator.data.dcase import find_clips
-from orchestrator.data.waves import Part
+from orchestrator.data.packing import Part
 from orchestrator.decoding import Decoded, decode_on_ray
 
 pytestmark = pytest.mark.ray

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator import farm
 from orchestrator.farm import NOT_LOCAL, LocalTrainer, Reporter
@@ -146,6 +146,6 @@ def test_a_local_farm_waits_for_no_dashboard() -> None:
     """
     theirs, ours = (
         {type(callback).__name__ for callback in trainer(print)._create_default_callbacks()}
-        for trainer in (TorchTrainer, LocalTrainer)
+        for trainer in (DataParallelTrainer, LocalTrainer)
     )
     assert theirs - ours == set(NOT_LOCAL)

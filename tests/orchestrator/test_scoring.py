@@ -18,7 +18,8 @@ from models.autoencoder import (
 )
 from models.backend import unit
 from orchestrator.config import BackendConfig
-from orchestrator.data.waves import WaveBank, pack
+from orchestrator.data.packing import pack
+from orchestrator.data.waves import WaveBank
 from orchestrator.members import Member
 from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe, ExtractorRecipe, StftBranchConfig
 from orchestrator.scoring import EMBEDDINGS, SCORE_SCHEMA, Scoring, load_backends, output_name, scoring_key

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.data.waves import WaveBank, pack
+from orchestrator.data.packing import pack
+from orchestrator.data.waves import WaveBank
 from orchestrator.errors import TrainingError
 from orchestrator.recipes import Augmentation, AutoencoderRecipe, EncoderRecipe, ExtractorRecipe, StftBranchConfig
 from orchestrator.storage import Store

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.waves import FULL_SCALE, WaveBank, pack
+from orchestrator.data.packing import pack
+from orchestrator.data.waves import FULL_SCALE, WaveBank
 
 CLIPS = [np.arange(5, dtype=np.int16), np.arange(100, 112, dtype=np.int16), np.arange(-7, 0, dtype=np.int16)]
 

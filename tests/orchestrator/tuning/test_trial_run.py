@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.data.waves import Part, pack
+from orchestrator.data.packing import Part, pack
 from orchestrator.members import DONE, is_done
 from orchestrator.runtime import Slots
 from orchestrator.scoring import output_name

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from orchestrator.config import BackendConfig
-from orchestrator.data.waves import WaveBank, pack
+from orchestrator.data.packing import pack
+from orchestrator.data.waves import WaveBank
 from orchestrator.tuning.figures import development_rows, held_out_distances, label_free, official, summarise
 from orchestrator.tuning.pseudo_anomalies import BlendBank, draw_pairs, folds, train_places
 
