@@ -52,7 +52,8 @@ def synth(
     print(f"{'made' if summary.made else 'already there'}: {summary.clips} clips of {', '.join(summary.machines)}")
     print(f"external candidates: {summary.external}; planted broken files: {summary.planted}")
     print(f"folder: {summary.folder}")
-    print(f"next: asd run configs/studies/demo.yaml data.root={summary.folder}")
+    study = "demo" if summary.external else "my_machines"  # the demo chooses among external candidates
+    print(f"next: asd plan configs/studies/{study}.yaml data.root={summary.folder}")
 
 
 def _names(text: str) -> tuple[str, ...]:

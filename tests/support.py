@@ -1,5 +1,6 @@
 """Helpers of several test files: where things are, and the command line as a process of its own."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +47,20 @@ def wait_for(
         assert process.poll() is None, f"ended too early: {process.communicate()[0]}"
         assert time.monotonic() < limit, "did not happen in time"
         time.sleep(pause_seconds)
+
+
+def kill_driver(process: subprocess.Popen) -> None:
+    """SIGKILL a driver alone, then wait until its local Ray has followed it.
+
+    Ray's two agents, which hold nothing of a study, notice only after a minute: they are helped along.
+    """
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def scores(folder: Path) -> list[dict]:

@@ -1,15 +1,13 @@
 """`kill -9` of slots and drivers: the same command finishes, with the scores of an undisturbed run."""
 
-import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from support import clean_env, command, scores, wait_for
+from support import clean_env, command, kill_driver, scores, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -50,13 +48,13 @@ def test_a_driver_killed_twice_goes_on_with_the_same_scores(
 
     process = start(study, "driver-killed")
     wait_for(lambda: any(members.glob("*/.last.pt.*.part")), process)  # while a checkpoint is being written
-    kill(process)
+    kill_driver(process)
     before = len(list(members.glob("*/done.json")))
     assert before < 4
 
     process = start(study, "driver-killed")
     wait_for(lambda: len(list(members.glob("*/done.json"))) > before, process)  # between two members
-    kill(process)
+    kill_driver(process)
     first = {path: path.stat().st_mtime_ns for path in members.glob("*/done.json")}
     assert first
 
@@ -64,12 +62,3 @@ def test_a_driver_killed_twice_goes_on_with_the_same_scores(
     assert done.returncode == 0, done.stdout + done.stderr
     assert scores(storage / "driver-killed") == scores(reference)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in first.items()), "a finished member was trained again"
-
-
-def kill(process: subprocess.Popen) -> None:
-    """SIGKILL the driver alone, then wait until its local Ray has followed it."""
-    children = family(process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    psutil.wait_procs(children, timeout=30)
-    time.sleep(0.5)

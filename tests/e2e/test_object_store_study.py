@@ -1,17 +1,14 @@
 """A study whose recordings and results lie in a bucket gives the scores of one in folders, also after a kill."""
 
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pytest
 from s3_server import BUCKET, s3_server, upload
-from support import clean_env, command, wait_for
+from support import clean_env, command, kill_driver, wait_for
 
 from orchestrator.storage import Store
 
@@ -46,10 +43,7 @@ def test_a_study_in_a_bucket(asd: Callable, bucket: Store, study: Path, referenc
     wait_for(
         lambda: any("done.json" in results.child("members", m).names() for m in members(results)), process, 240, 0.2
     )
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    psutil.wait_procs(children, timeout=30)
+    kill_driver(process)
 
     done = asd("run", study, *where)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,17 +1,14 @@
 """Pseudo-labels, core-set and autoencoders through the real command line: killed in each stage, empty, compared."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
-from support import NODE, clean_env, command, scores, wait_for
+from support import NODE, clean_env, command, kill_driver, scores, wait_for
 
 from orchestrator.data.synth import FactoryOptions, make_factory
 
@@ -127,10 +124,7 @@ def test_killed_in_each_stage_it_goes_on_with_the_same_scores(asd: Callable, sta
             env=clean_env(),
         )
         wait_for(moment, process, seconds=240, pause_seconds=0.05)
-        children = psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        psutil.wait_procs(children, timeout=30)
+        kill_driver(process)
     done = asd("run", stages, "name=killed")
     assert done.returncode == 0, done.stdout + done.stderr
     assert chosen(folder) == chosen(whole)

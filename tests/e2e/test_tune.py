@@ -2,17 +2,14 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
-from support import clean_env, command, wait_for
+from support import clean_env, command, kill_driver, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 SHORT = {"recipe.epochs": 2, "recipe.checkpoints": [1, 2], "recipe.embedding_dim": 64}
@@ -53,7 +50,7 @@ def test_a_killed_search_goes_on_and_a_finished_one_is_extended(
     wait_for((folder / "clips.parquet").exists, process, pause_seconds=0.1)
     audio.rename(away)  # decoded once: no trial looks at it again
     wait_for(lambda: finished(folder), process, seconds=300, pause_seconds=0.1)
-    kill(process)
+    kill_driver(process)
     away.rename(audio)
     done = {**stamps(folder, "members/*/done.json"), **{path: path.stat().st_mtime_ns for path in finished(folder)}}
     assert 1 <= len(finished(folder)) < 3
@@ -85,14 +82,6 @@ def test_a_killed_search_goes_on_and_a_finished_one_is_extended(
     assert planned.stdout.count("to score") == 2
     assert "to train" not in planned.stdout
     assert tracked(tmp_path / "mlflow.db") == {"killed": None} | {f"trial {k}": "killed" for k in range(4)}
-
-
-def kill(process: subprocess.Popen) -> None:
-    """SIGKILL the driver alone, then wait until its local Ray has followed it."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    psutil.wait_procs(children, timeout=30)
 
 
 def tracked(database: Path) -> dict[str, str | None]:
