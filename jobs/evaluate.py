@@ -12,7 +12,7 @@ from jobs.terminal import terminal
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="holds anomaly_score_*.csv and decision_result_*.csv")],
     truth: Annotated[
-        Path, typer.Option(help="CSV of machine,file_name,is_anomaly,is_target; or clips.parquet; or data")
+        str, typer.Option(help="CSV of machine,file_name,is_anomaly,is_target; or clips.parquet; or data")
     ],
     machines: Annotated[str, typer.Option(help="only these, comma separated")] = "",
     csv: Annotated[Path | None, typer.Option(help="write the official_result.csv here")] = None,

@@ -19,12 +19,12 @@ HEADINGS = ("machine", "train source/target", "test normal/anomaly/unlabelled", 
 
 def scan(
     roots: Annotated[
-        list[Path], typer.Argument(metavar="ROOT...", help="Folders of <machine>/train and <machine>/test.")
+        list[str], typer.Argument(metavar="ROOT...", help="Folders or URIs of <machine>/train and <machine>/test.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Write the clip table here; unchanged clips in it are not read again.")
     ] = None,
-    truth: Annotated[Path | None, typer.Option(help="CSV: machine,file_name,is_anomaly,is_target.")] = None,
+    truth: Annotated[str | None, typer.Option(help="CSV: machine,file_name,is_anomaly,is_target.")] = None,
     min_seconds: Annotated[float, typer.Option(min=0, help="Shorter recordings count as bad.")] = 0.1,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and decode.")] = 2,
 ) -> None:
@@ -48,7 +48,7 @@ def scan(
         raise typer.Exit(1)
 
 
-def _scan(console: "Console", roots: list[Path], out: Path | None, min_seconds: float, workers: int) -> "pa.Table":
+def _scan(console: "Console", roots: list[str], out: Path | None, min_seconds: float, workers: int) -> "pa.Table":
     """Scan with a progress bar that shows rate and time left; notes on folders left aside come first."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -85,8 +85,8 @@ def _list_bad(console: "Console", bad: "pa.Table") -> None:
         console.print(f"bad: {path}: {problem}", soft_wrap=True)
 
 
-def _say_next(console: "Console", total: int, bad: int, roots: list[Path], out: Path | None) -> None:
-    folders = ",".join(map(str, roots))
+def _say_next(console: "Console", total: int, bad: int, roots: list[str], out: Path | None) -> None:
+    folders = ",".join(roots)
     allowed = f" data.max_bad_clips={bad}" if bad else ""
     table = f"; table: {out}" if out else ""
     console.print(f"{total} clips, {bad} of them bad{table}", soft_wrap=True)

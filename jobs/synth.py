@@ -52,8 +52,8 @@ def synth(
     print(f"{'made' if summary.made else 'already there'}: {summary.clips} clips of {', '.join(summary.machines)}")
     print(f"external candidates: {summary.external}; planted broken files: {summary.planted}")
     print(f"folder: {summary.folder}")
-    study = "demo" if summary.external else "my_machines"  # the demo chooses among external candidates
-    print(f"next: asd plan configs/studies/{study}.yaml data.root={summary.folder}")
+    command = "run configs/studies/demo" if summary.external else "plan configs/studies/my_machines"  # wants no external
+    print(f"next: asd {command}.yaml data.root={summary.folder}")
 
 
 def _names(text: str) -> tuple[str, ...]:

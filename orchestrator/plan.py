@@ -11,6 +11,7 @@ from orchestrator.coreset import CoreSet, core_set_key, ledger_key, read_core_se
 from orchestrator.data import clips as clip_table
 from orchestrator.data.audioset import Shard, find_shards
 from orchestrator.data.labels import LabelSets, label_sets
+from orchestrator.data.true_attributes import read_true_attributes
 from orchestrator.data.truth import read_truth
 from orchestrator.errors import DataError
 from orchestrator.external_scoring import Chooser
@@ -114,7 +115,15 @@ def make_plan(study: Study) -> Plan:
     store = study_store(study)
     known = store.read_table(CLIPS) if store.exists(CLIPS) else None
     scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
-    return plan_members(study, store, checked_clips(scanned, study.data), external_shards(study))
+    plan = plan_members(study, store, checked_clips(scanned, study.data), external_shards(study))
+    check_true_attributes(plan)
+    return plan
+
+
+def check_true_attributes(plan: Plan) -> None:
+    """DataError, before hours of training, where the table that will judge the pseudo-labels cannot be read."""
+    if "pseudo-labels" in plan.waiting.values() and plan.study.pseudo_labels.truth:
+        read_true_attributes(plan.study.pseudo_labels.truth)
 
 
 def checked_clips(clips: pa.Table, data: DataConfig) -> pa.Table:

@@ -155,15 +155,20 @@ class Store(NamedTuple):
         self.write(name, buffer.getvalue())
 
 
+RESULTS_REMEDY = "Mend it or set `storage=FOLDER`, then run the same command again"
+
+
 @contextmanager
-def explain_fault(verb: str, place: str, but: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+def explain_fault(
+    verb: str, place: str, but: tuple[type[OSError], ...] = (), remedy: str = RESULTS_REMEDY
+) -> Iterator[None]:
     """What a file system says, as a StorageError with a remedy; errors in `but` stay what they are."""
     try:
         yield
     except but:
         raise
     except OSError as error:
-        raise StorageError(_why(verb, place, error)) from error
+        raise StorageError(f"cannot {verb} {place}: {_why(error)}. {remedy}") from error
 
 
 AWS = {
@@ -175,13 +180,12 @@ AWS = {
 }
 
 
-def _why(verb: str, place: str, error: Exception) -> str:
+def _why(error: OSError) -> str:
     reason = {
         errno.EACCES: "no permission",
         errno.EROFS: "the file system is read-only",
         errno.ENOSPC: "the disk is full",
         errno.ENOTDIR: "a file stands where a folder is needed",
-    }.get(getattr(error, "errno", None) or 0)
+    }.get(error.errno or 0)
     told = re.search(r"AWS Error (\w+)", str(error))
-    reason = reason or (AWS.get(told[1]) if told else None) or first_line(error)
-    return f"cannot {verb} {place}: {reason}. Mend it or set `storage=FOLDER`, then run the same command again"
+    return reason or (AWS.get(told[1]) if told else None) or error.strerror or first_line(error)

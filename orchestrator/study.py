@@ -25,6 +25,7 @@ from orchestrator.member_queue import Status
 from orchestrator.plan import (
     CLIPS,
     Plan,
+    check_true_attributes,
     checked_clips,
     external_shards,
     plan_members,
@@ -118,6 +119,7 @@ def _execute(session: Session, found: pa.Table) -> Plan:
         return plan_members(study, session.store, clips, session.shards)
 
     plan = next_plan()
+    check_true_attributes(plan)
     session.ledger.start(plan)
     _train(session, plan, decoded)
     if "pseudo-labels" in plan.waiting.values():

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from pyarrow import fs
 
-from orchestrator.errors import DataError, first_line
-from orchestrator.storage import is_local, locate
+from orchestrator.storage import explain_fault, is_local, locate
+
+REMEDY = "Make it readable, or name another place, and run the same command again"
 
 
 class Entry(NamedTuple):
@@ -23,19 +24,18 @@ class Entry(NamedTuple):
 
 
 def list_folder(folder: str) -> list[Entry]:
-    """What a folder holds; DataError where it cannot be listed."""
-    try:
+    """What a folder holds; StorageError where it cannot be listed."""
+    with explain_fault("list", folder, remedy=REMEDY):
         return _on_disk(folder) if is_local(folder) else _in_store(folder)
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise DataError(f"cannot list {folder}: {reason}; make it readable, or name other folders") from None
 
 
 def is_folder(folder: str | Path) -> bool:
-    if is_local(folder):
-        return Path(folder).is_dir()
-    files, path = locate(folder)
-    return bool(files.get_file_info(path).type == fs.FileType.Directory)
+    """StorageError where that cannot be told."""
+    with explain_fault("look at", str(folder), remedy=REMEDY):
+        if is_local(folder):
+            return Path(folder).is_dir()
+        files, path = locate(folder)
+        return bool(files.get_file_info(path).type == fs.FileType.Directory)
 
 
 def real_place(folder: str) -> str:

@@ -1,14 +1,17 @@
 """What is known of test clips: is it an anomaly, is it from the target domain; from a table or from file names."""
 
 import csv
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.data.dcase import find_clips
+from orchestrator.data.folders import REMEDY, is_folder
 from orchestrator.errors import DataError
+from orchestrator.storage import explain_fault, read_file
 
 TRUTH_SCHEMA = pa.schema(
     [("machine", pa.string()), ("file_name", pa.string()), ("is_anomaly", pa.bool_()), ("is_target", pa.bool_())]
@@ -26,29 +29,32 @@ def read_truth(path: str | Path) -> pa.Table:
     """Read a truth table: machine, file_name, is_anomaly, is_target (TRUTH_SCHEMA).
 
     `path` is a CSV with these columns (others are ignored), a Parquet clip table, or a folder of recordings whose
-    names tell; of the last two only test clips with a known label count. DataError names every line that is wrong.
+    names tell, on a disk or at a URI; of the last two only test clips with a known label count. DataError names every
+    line that is wrong.
     """
-    path = Path(path)
-    if path.is_dir():
+    path = str(path)
+    if is_folder(path):
         return _from_clips(path, find_clips([path]).clips)
-    if not path.is_file():
-        raise DataError(
-            f"no truth at {path}: give a CSV of {', '.join(TRUTH_SCHEMA.names)}, a clips.parquet or a folder"
-        )
-    if path.suffix == ".parquet":
-        return _from_clips(path, _read_parquet(path))
-    return _from_csv(path)
-
-
-def _read_parquet(path: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read(columns=_clip_columns(path))
+        with explain_fault("read", path, but=(FileNotFoundError,), remedy=REMEDY):
+            content = read_file(path)
+    except FileNotFoundError as error:
+        valid = f"give a CSV of {', '.join(TRUTH_SCHEMA.names)}, a clips.parquet or a folder"
+        raise DataError(f"no truth at {path}: {valid}") from error
+    if path.endswith(".parquet"):
+        return _from_clips(path, _read_parquet(path, content))
+    return _from_csv(path, content)
+
+
+def _read_parquet(path: str, content: bytes) -> pa.Table:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        return file.read(columns=_clip_columns(path, file.schema_arrow.names))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a clip table as `asd scan` writes it: {error}") from error
 
 
-def _clip_columns(path: Path) -> list[str]:
-    there = pq.read_schema(path).names
+def _clip_columns(path: str, there: Sequence[str]) -> list[str]:
     missing = [name for name in CLIP_COLUMNS if name not in there]
     if missing:
         raise DataError(
@@ -57,7 +63,7 @@ def _clip_columns(path: Path) -> list[str]:
     return [*CLIP_COLUMNS, *(["problem"] if "problem" in there else [])]
 
 
-def _from_clips(path: Path, clips: pa.Table) -> pa.Table:
+def _from_clips(path: str, clips: pa.Table) -> pa.Table:
     rows: Rows = {}
     faults = []
     for number, row in enumerate(clips.to_pylist()):
@@ -70,22 +76,21 @@ def _from_clips(path: Path, clips: pa.Table) -> pa.Table:
     return _table(rows, faults, empty)
 
 
-def _from_csv(path: Path) -> pa.Table:
+def _from_csv(path: str, content: bytes) -> pa.Table:
     rows: Rows = {}
     faults = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            _check_header(path, reader.fieldnames or ())
-            for raw in reader:
-                fault = _add(rows, raw, is_anomaly=("is_anomaly", FLAGS), is_target=("is_target", FLAGS))
-                faults += [f"{path}:{reader.line_num}: {fault}"] if fault else []
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        _check_header(path, reader.fieldnames or ())
+        for raw in reader:
+            fault = _add(rows, raw, is_anomaly=("is_anomaly", FLAGS), is_target=("is_target", FLAGS))
+            faults += [f"{path}:{reader.line_num}: {fault}"] if fault else []
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV in UTF-8: {error}") from error
     return _table(rows, faults, f"{path}:1: a header and no rows; each test clip needs one")
 
 
-def _check_header(path: Path, names: Iterable[str]) -> None:
+def _check_header(path: str, names: Iterable[str]) -> None:
     missing = [name for name in TRUTH_SCHEMA.names if name not in names]
     if missing:
         raise DataError(f"{path}:1: no column {', '.join(missing)}; needed: {', '.join(TRUTH_SCHEMA.names)}")

@@ -5,16 +5,20 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import csv
 from s3_server import BUCKET, s3_server
 from support import clean_env
 
 from orchestrator import lock
 from orchestrator.data.clips import scan
 from orchestrator.data.synth import FactoryOptions, make_factory
+from orchestrator.data.truth import read_truth
 from orchestrator.errors import DataError, StorageError
 from orchestrator.lock import LOCK, only_writer
 from orchestrator.storage import Store, read_file
@@ -27,6 +31,12 @@ with only_writer(Store.at(sys.argv[1])):
     print("held", flush=True)
     time.sleep(120)
 """
+
+
+def pa_csv(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    csv.write_csv(table, sink)
+    return sink.getvalue().to_pybytes()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,6 +91,21 @@ def test_faults_of_a_server_are_sentences(monkeypatch: pytest.MonkeyPatch) -> No
     env = clean_env() | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     done = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, env=env)
     assert "no server answers at the address; is AWS_ENDPOINT_URL right" in done.stderr
+
+
+def test_without_permission_places_are_named_and_no_trace_is_left(store: Store) -> None:
+    def allow(actions: str) -> None:
+        server, plain = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth", {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(server, actions.encode(), plain), timeout=10)
+
+    allow("0")
+    try:
+        for ask in (lambda: store.write("x", b""), lambda: scan([store.uri]), lambda: read_truth(f"{store.uri}/t.csv")):
+            with pytest.raises(StorageError, match=f"cannot .* {store.uri}.*: (no permission|wrong cred)[^.]*. M"):
+                ask()
+    finally:
+        allow("inf")
+    assert store.names() == set()
 
 
 def test_a_second_writer_is_refused_while_the_first_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,4 +170,9 @@ def test_recordings_in_a_bucket_are_those_of_the_folder(store: Store, tmp_path: 
     assert seen.equals(theirs)
     with pytest.raises(DataError, match="nowhere is not a folder"):
         scan([f"{store.uri}/nowhere"])
+    truth = read_truth(tmp_path / "factory")
+    store.write_table("clips.parquet", ours)
+    store.write("truth.csv", pa_csv(truth))
+    for name in ("factory", "clips.parquet", "truth.csv"):
+        assert read_truth(f"{store.uri}/{name}").sort_by("file_name").equals(truth.sort_by("file_name")), name
     shutil.rmtree(tmp_path / "factory")

@@ -280,6 +280,11 @@ def test_where_every_machine_has_attributes_pseudo_labels_change_nothing(factory
     assert plan.groups["pa"] == plan.groups["one"]
 
 
+def test_attributes_that_are_not_there_are_named_before_hours_of_training(factory: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"pseudo_labels.truth: no CSV .*t.csv; unset it, or give"):
+        make_plan(stages(factory, tmp_path, pseudo_labels=ENCODER | {"truth": str(tmp_path / "t.csv")}))
+
+
 def test_noise_needs_another_machine(factory: Path, tmp_path: Path) -> None:
     root = tmp_path / "gearbox_only"
     shutil.copytree(factory / "gearbox", root / "gearbox")

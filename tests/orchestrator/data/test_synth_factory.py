@@ -223,5 +223,7 @@ def test_the_command_says_what_it_made_and_what_comes_next(tmp_path: Path):
         result = CliRunner().invoke(app, [str(tmp_path / "f"), *small])
         assert result.exit_code == 0, result.output
         assert said in result.output
-        assert "asd run configs/studies/demo.yaml" in result.output
+        assert "next: asd run configs/studies/demo.yaml" in result.output
     assert json.loads((tmp_path / "f" / MARKER).read_text())["machines"] == ["fan"]
+    result = CliRunner().invoke(app, [str(tmp_path / "without"), *small[:-1], "0"])
+    assert "next: asd plan configs/studies/my_machines.yaml" in result.output  # the demo wants external audio
