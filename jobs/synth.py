@@ -52,7 +52,7 @@ def synth(
     print(f"{'made' if summary.made else 'already there'}: {summary.clips} clips of {', '.join(summary.machines)}")
     print(f"external candidates: {summary.external}; planted broken files: {summary.planted}")
     print(f"folder: {summary.folder}")
-    command = "run configs/studies/demo" if summary.external else "plan configs/studies/my_machines"  # wants no external
+    command = "run configs/studies/demo" if summary.external else "plan configs/studies/my_machines"  # no external
     print(f"next: asd {command}.yaml data.root={summary.folder}")
 
 
