@@ -12,7 +12,10 @@ from jobs.terminal import terminal
 
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="train, infer, external, study, growth; all if none")
+        list[str] | None,
+        typer.Argument(
+            help="train, infer, external, study, growth (the first three with other slots and data); all if none"
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option(help="tiny sizes: only to see that everything runs (2 minutes)")] = False,
     out: Annotated[Path, typer.Option(help="the figures as JSON")] = Path("bench.json"),
@@ -25,7 +28,7 @@ def bench(
     from orchestrator.devices import cores
     from orchestrator.errors import ConfigError
 
-    asked = parts or list(PARTS)
+    asked = ["train", "infer", "external", "growth"] if parts == ["growth"] else parts or list(PARTS)
     if wrong := [part for part in asked if part not in PARTS]:
         raise ConfigError(f"asd bench {wrong[0]}: the parts are {', '.join(PARTS)}")
     if out.exists() and not out.is_file():
