@@ -19,6 +19,7 @@ install: .venv/.installed  ## make .venv with the pinned packages (6.5 GB, about
 demo: .venv/.installed  ## make a factory, train all ten rows of the report on it, compare them (8 to 10 minutes on 2 cores)
 	$(BIN)/asd synth data/demo
 	$(BIN)/asd run configs/studies/demo.yaml
+	@echo "first: source $(BIN)/activate"
 
 test: .venv/.installed  ## run all tests
 	$(BIN)/python -m pytest

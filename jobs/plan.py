@@ -16,7 +16,7 @@ def plan(
     """List a study's members and what is left to do; nothing is written or started."""
     from orchestrator.display import duration
     from orchestrator.loading import load_study
-    from orchestrator.plan import estimated_seconds, make_plan, scores_of
+    from orchestrator.plan import estimated_seconds, make_plan, scores_of, shared_groups
 
     console = terminal()
     made = make_plan(load_study(study, overrides or []))
@@ -38,6 +38,8 @@ def plan(
         seeds = f"{len(made.study.seeds)} seeds"
         table.add_row("", group, "", seeds, str(recipe.epochs), "", f"waits for {stage}")
     console.print(table)
+    for group, same in shared_groups(made).items():
+        console.print(f"  {group}: has the members of {same}; on these recordings both are the same")
     for name, system in made.study.systems.items():
         console.print(f"  {name}: mean of {scores_of(made.study, name)} score(s) from {', '.join(system.groups)}")
     if made.pending or made.waiting:

@@ -46,12 +46,13 @@ def run(
     ):
         console.print(f"  {name:<16} {what}")
     console.print("next:")
-    best = max(outcome.results.systems, key=lambda system: system.official or 0.0).name
+    row = max(outcome.results.systems, key=lambda system: system.official or 0.0)
+    best, machine = row.name, row.challenge["machine"][0] if len(row.challenge) else "NAME"
     for hint in (
         f"asd report {folder}   (one page: scores, seeds, members, clips to listen to)",
         f"asd compare {folder}",
         f"asd evaluate {folder}/systems/{best} --truth {folder}/clips.parquet",
-        f"asd score YOUR.wav --model {folder}/systems/{best}",
+        f"asd score YOUR.wav --machine {machine} --model {folder}/systems/{best}",
         f"asd run {study} {' '.join([*(overrides or []), 'name=my-study'])} recipe.learning_rate=0.0005",
         outcome.tracking_page,
     ):

@@ -94,4 +94,4 @@ def _say_next(console: "Console", total: int, bad: int, roots: list[str], out: P
         console.print(
             "Repair or remove the bad clips and scan again, or leave them out with data.max_bad_clips as below."
         )
-    console.print(f"Next: asd plan STUDY.yaml 'data.root=[{folders}]'{allowed}", soft_wrap=True)
+    console.print(f"Next: asd plan configs/studies/my_machines.yaml 'data.root=[{folders}]'{allowed}", soft_wrap=True)

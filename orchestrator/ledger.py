@@ -6,14 +6,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config import Study
+from orchestrator.config import SCORES, Study
 from orchestrator.data.clips import fingerprint
 from orchestrator.loading import STUDY, read_study, study_yaml
 from orchestrator.members import DONE, Member, digest
 from orchestrator.provenance import code_version
 from orchestrator.pseudo_labels import agreement_metrics
-from orchestrator.recipes import EncoderRecipe
-from orchestrator.results import Results, SystemResult
+from orchestrator.recipes import EncoderRecipe, ExtractorRecipe
+from orchestrator.results import Results, SystemResult, member_figures
 from orchestrator.storage import Store, is_local
 from orchestrator.tracking import Tracker
 
@@ -97,6 +97,13 @@ class Ledger:
             metrics={"final_loss": history[-1]["loss"], "train_seconds": sum(row["seconds"] for row in history)},
         )
 
+    def _log_figures(self, plan: "Plan", results: Results) -> None:
+        assert self.tracker is not None
+        for member in plan.members.values():
+            if isinstance(member.recipe, ExtractorRecipe):  # the others hear one machine, or none
+                figures = member_figures(member, plan.clips, results.scores, SCORES[member.recipe.kind][0])
+                self.tracker.log_figures(member=member.hash, metrics=figures)
+
     def _stages(self, plan: "Plan") -> None:
         """Log the pseudo-labels with their pictures, and the core-set without its audio."""
         assert self.tracker is not None
@@ -127,6 +134,7 @@ class Ledger:
         self.members(plan, sorted(plan.members))
         if self.tracker is None:
             return
+        self._later(self._log_figures, plan, results)
         self._stages(plan)
         for system in results.systems:
             folder = self.store.child("systems", system.name)
@@ -134,7 +142,11 @@ class Ledger:
             self._later(
                 self.tracker.log_system,
                 system=system.name,
-                params={"groups": ", ".join(self.study.systems[system.name].groups), "scores": system.scores},
+                params={
+                    "groups": ", ".join(self.study.systems[system.name].groups),
+                    "scores": system.scores,
+                    **flatten({"backend": self.study.backend.model_dump(mode="json")}),
+                },
                 metrics=system_metrics(system),
                 files=folder.local_copies(tables, self._copies()),
             )

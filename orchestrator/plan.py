@@ -231,6 +231,13 @@ def _known_core_set(folder: Store | None) -> CoreSet | None:
     return core_set and core_set._replace(table=core_set.table.drop_columns("samples"))
 
 
+def shared_groups(plan: Plan) -> dict[str, str]:
+    """Groups whose members another group has already, such as one with pseudo-labels where no machine needs any."""
+    first: dict[tuple[str, ...], str] = {}
+    named = {group: tuple(member.hash for member in members) for group, members in plan.groups.items()}
+    return {group: same for group, hashes in named.items() if (same := first.setdefault(hashes, group)) != group}
+
+
 def scores_of(study: Study, system: str) -> int:
     """How many scores of a clip a system averages: checkpoints times seeds, 15 a group in the report."""
     recipes = [study.groups[group] for group in study.systems[system].groups]

@@ -102,6 +102,15 @@ def _system(
     )
 
 
+def member_figures(member: Member, clips: pa.Table, scores: pa.Table, output: str) -> dict[str, float]:
+    """What one member reaches alone, its checkpoints averaged: `official` and each machine's figures, where known."""
+    score_N = score_matrix(scores, [member], clips, output).mean(axis=0)
+    places = by_place(clips)
+    result = _evaluate(_challenge_rows(score_N, dict.fromkeys(places, 0.0), clips))
+    figures = {f"{_name(p, clips)}/{name}": value for p in places for name, value in _figures(result, p).items()}
+    return {name: value for name, value in {"official": _official(result), **figures}.items() if value is not None}
+
+
 def _thresholds(score_N: NDArray[np.float64], clips: pa.Table, percentile: float) -> dict[tuple[str, str], float]:
     """Per machine and section, from source training clips: a target one is its own reference, at 0 (spec §12)."""
     split, domain = (clips[name].to_numpy(zero_copy_only=False) for name in ("split", "domain"))
@@ -198,7 +207,7 @@ def table_rows(results: Results) -> list[list[str]]:
         figures = [system.official, system.seed_mean, system.seed_std]
         figures += [place.figures["hmean"] for place in system.places]
         figures += [system.rules[rule] for rule in rules]
-        row = [system.title, str(system.scores), *(_percent(figure) for figure in figures)]
+        row = [f"{system.id} {system.title}".strip(), str(system.scores), *(_percent(figure) for figure in figures)]
         rows.append([*row, _known(system.published.get("official"))] if published else row)
     return rows
 

@@ -25,6 +25,7 @@ from orchestrator.trainees.autoencoder import score_clips
 from orchestrator.trainees.encoder import BATCH_CLIPS, embed_clips
 from orchestrator.trainees.extractor import clip_samples, embed_by_each, load_extractor
 
+FEW_A_CLUSTER = 3  # source clips: with fewer many are a centre of their own
 SCORING_VERSION = 2
 EMBEDDINGS = "embeddings.parquet"
 
@@ -195,13 +196,14 @@ def few_clips_note(clips: pa.Table, config: BackendConfig) -> str | None:
     """A sentence on the machines whose source clips are too few for the asked number of clusters, if there are any."""
     source = _flags(clips, "split", "train") & ~_target(clips)
     counts = {place: int(source[rows].sum()) for place, rows in by_place(clips).items()}
-    few = {place: count for place, count in counts.items() if count < 2 * config.clusters}
+    few = {place: count for place, count in counts.items() if count < FEW_A_CLUSTER * config.clusters}
     if not few:
         return None
     listed = ", ".join(f"{'/'.join(place)} ({count})" for place, count in few.items())
     return (
-        f"few source training clips for backend.clusters={config.clusters}: {listed}. At most as many clusters as "
-        "clips are used; clips that are their own centre score 0, so thresholds there say little"
+        f"few source training clips for backend.clusters={config.clusters}: {listed}. Clips that are their own centre "
+        "score 0, so thresholds there come out low and nearly every clip is called anomalous; with "
+        f"backend.clusters={max(1, min(few.values()) // FEW_A_CLUSTER)} this is better, and nothing is trained again"
     )
 
 

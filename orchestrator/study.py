@@ -151,9 +151,10 @@ def _train(session: Session, plan: Plan, decoded: Decoded) -> None:
         return
     slots = find_slots(session.study.cluster, len(pending))
     later = f"; {len(plan.waiting)} group(s) wait for {' and '.join(dict.fromkeys(plan.waiting.values()))}"
-    session.view.say(
-        f"training and scoring {len(pending)} member(s) on {slots.number} slot(s){later if plan.waiting else ''}"
-    )
+    trained = sum(plan.state(member) == "to score" for member in pending)
+    counts = {"training and scoring": len(pending) - trained, "only scoring": trained}
+    what = ", ".join(f"{verb} {count} member(s)" for verb, count in counts.items() if count)
+    session.view.say(f"{what} on {slots.number} slot(s){later if plan.waiting else ''}")
 
     def watch(status: Status) -> None:
         session.ledger.members(plan, status.finished)

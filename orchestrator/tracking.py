@@ -148,6 +148,11 @@ class Tracker:
         self._set_status(run, "FINISHED")
 
     @_never_fails
+    def log_figures(self, *, member: str, metrics: Values) -> None:
+        """Add to a logged member what it reaches alone, known when all recordings are scored."""
+        self._log(self._runs["member", member], final=_at_zero(metrics), mark="asd.figures")
+
+    @_never_fails
     def log_system(self, *, system: str, params: Params, metrics: Values, files: Sequence[Path]) -> None:
         """Log a row of the results; rows are numbered in the order of these calls."""
         self._rows += 1
@@ -248,13 +253,14 @@ class Tracker:
         tags: Tags = NOTHING,
         curve: Points = NOTHING,
         final: Points = NOTHING,
+        mark: str = "asd.logged",
     ) -> None:
         """Add what the run lacks. A param never changes, a point of a curve neither; a final value may be corrected."""
         content = short_hash(repr((params, curve, final)).encode())
-        if run.tags.get("asd.logged") != content:
+        if run.tags.get(mark) != content:
             self._log_params(run, params)
             self._log_points(run, curve, final)
-        for name, value in {**tags, "asd.logged": content}.items():  # in this order: the mark stands for the rest
+        for name, value in {**tags, mark: content}.items():  # in this order: the mark stands for the rest
             if run.tags.get(name) != value:
                 self._client.set_tag(run.id, name, cut(value, TAG_LENGTH))
                 run.tags[name] = value

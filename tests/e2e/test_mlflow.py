@@ -51,6 +51,10 @@ def test_every_row_and_member_is_logged_once(server: Server, experiment: str, re
         round(row["official"], 2) for row in table
     )
     for name, run in rows.items():
+        assert run.data.params["backend.clusters"] == "16"
+        alone = [r.data.metrics["official"] for r in runs if r.data.params.get("group") == name]
+        if alone:  # a row of one group: its members are its seeds
+            assert sum(alone) / len(alone) == pytest.approx(run.data.metrics["seed_mean"])
         files = {item.path for item in client.list_artifacts(run.info.run_id)}
         assert "official_result.csv" in files, (name, files)
 

@@ -42,7 +42,7 @@ def test_a_whole_data_set_is_counted_and_kept(data, tmp_path):
     assert result.exit_code == 0, result.output
     assert "unknown 0/0/1" in result.output
     assert f"2 clips, 0 of them bad; table: {out}" in result.output
-    assert f"Next: asd plan STUDY.yaml 'data.root=[{data}]'\n" in result.output
+    assert f"Next: asd plan configs/studies/my_machines.yaml 'data.root=[{data}]'\n" in result.output
     assert len(read_table(out)) == 2
     assert invoke(data, "--out", out).output.splitlines()[-2:] == result.output.splitlines()[-2:]
 

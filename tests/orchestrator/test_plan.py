@@ -14,7 +14,7 @@ from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.data.synth.faults import KINDS
 from orchestrator.errors import DataError
 from orchestrator.members import DONE, LAST, Member
-from orchestrator.plan import Plan, checked_clips, estimated_seconds, make_plan, study_store
+from orchestrator.plan import Plan, checked_clips, estimated_seconds, make_plan, shared_groups, study_store
 from orchestrator.pseudo_labels import PSEUDO_SCHEMA
 from orchestrator.scoring import few_clips_note, output_name
 
@@ -222,8 +222,10 @@ def test_machines_with_few_source_clips_are_named(made: Plan) -> None:
     note = few_clips_note(made.clips, made.study.backend)  # 16 clusters; 7 source clips and a usable oddity a machine
     assert note is not None
     assert "backend.clusters=16: fan/00 (8), gearbox/00 (8)" in note
-    four = made.study.backend.model_copy(update={"clusters": 4})
-    assert few_clips_note(made.clips, four) is None  # two clips a cluster are enough
+    assert "with backend.clusters=2 this is better" in note
+    two, three = (made.study.backend.model_copy(update={"clusters": k}) for k in (2, 3))
+    assert few_clips_note(made.clips, three) is not None
+    assert few_clips_note(made.clips, two) is None
 
 
 def test_only_usable_rows_get_through(made: Plan, factory: Path) -> None:
@@ -278,6 +280,7 @@ def test_where_every_machine_has_attributes_pseudo_labels_change_nothing(factory
     plan = make_plan(stages(root, tmp_path))
     assert (plan.encoders, plan.waiting) == ({}, {})
     assert plan.groups["pa"] == plan.groups["one"]
+    assert shared_groups(plan) == {"pa": "one"}
 
 
 def test_attributes_that_are_not_there_are_named_before_hours_of_training(factory: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from orchestrator.errors import DataError
 from orchestrator.evaluation import evaluate_folder
 from orchestrator.members import Member
 from orchestrator.recipes import ExtractorRecipe
-from orchestrator.results import make_results, results_table, table_rows, write_results
+from orchestrator.results import make_results, member_figures, results_table, table_rows, write_results
 from orchestrator.storage import Store
 
 FAN_TRAIN = (2, 6, 0)  # two source clips and a target clip
@@ -111,6 +111,14 @@ def test_seeds_are_evaluated_alone():
     assert one.seed_scores == pytest.approx([SEED_0, 1])
     assert one.seed_mean == pytest.approx((SEED_0 + 1) / 2)
     assert one.seed_std == pytest.approx((1 - SEED_0) / math.sqrt(2))  # of two: the difference by root 2
+
+
+def test_a_member_alone_is_its_seed_of_a_row_of_one_group():
+    alone = [member_figures(member, CLIPS, scores(), "distance") for member in GROUPS["g"]]
+    assert [figures["official"] for figures in alone] == pytest.approx([SEED_0, 1])
+    assert alone[1] == {"official": 1, **{f"fan/{name}": 1 for name in ("auc_source", "auc_target", "pauc", "hmean")}}
+    clips = unlabelled()
+    assert member_figures(GROUPS["g"][0], clips, scores(clips), "distance") == {}
 
 
 def test_one_seed_has_no_spread():

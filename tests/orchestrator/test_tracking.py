@@ -124,6 +124,7 @@ def test_an_interrupted_study_goes_on_in_the_same_runs_without_doubles(uri: str,
     assert [going[name].info.status for name in ("resumed", "sys")] == ["RUNNING", "RUNNING"]
     for _ in range(2):
         member(second)
+        second.log_figures(member="m0", metrics={"official": 61.0})
         second.log_system(system="sys", params={}, metrics={"official": 64.0}, files=[])
     second.finish(metrics={}, files=[])
     after = runs(uri, "resumed")
@@ -131,6 +132,7 @@ def test_an_interrupted_study_goes_on_in_the_same_runs_without_doubles(uri: str,
     leaf = after["mixup seed 3"]
     assert points(uri, leaf, "loss") == [(1, 20.0), (2, 10.0), (3, 20 / 3)]
     assert points(uri, leaf, "train_seconds") == [(3, 6.5)]
+    assert points(uri, leaf, "official") == [(0, 61.0)]
     assert leaf.data.params == {"epochs": "3", "added": "1"}, "params are immutable"
     assert points(uri, after["sys"], "official") == [(0, 64.0)]
     assert {run.info.status for run in after.values()} == {"FINISHED"}
