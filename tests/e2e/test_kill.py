@@ -31,7 +31,7 @@ def test_a_killed_slot_is_replaced_and_changes_no_score(study: Path, storage: Pa
     process = start(study, "slot-killed")
     members = storage / "slot-killed" / "members"
     # After an epoch is kept and before the member is done, its slot is somewhere in the next epoch.
-    wait_for(lambda: any(members.glob("*/progress.json")), process)
+    wait_for(lambda: any(members.glob("*/progress.json")), process, pause_seconds=0.02)
     slots = [p for p in family(process) if "RayTrainWorker" in " ".join(p.cmdline())]
     assert slots, "no Ray Train worker found"
     slots[0].send_signal(signal.SIGKILL)
@@ -47,13 +47,14 @@ def test_a_driver_killed_twice_goes_on_with_the_same_scores(
     members = storage / "driver-killed" / "members"
 
     process = start(study, "driver-killed")
+    wait_for(lambda: any(members.glob("*")), process, pause_seconds=0.1)
     wait_for(lambda: any(members.glob("*/.last.pt.*.part")), process)  # while a checkpoint is being written
     kill_driver(process)
     before = len(list(members.glob("*/done.json")))
     assert before < 4
 
     process = start(study, "driver-killed")
-    wait_for(lambda: len(list(members.glob("*/done.json"))) > before, process)  # between two members
+    wait_for(lambda: len(list(members.glob("*/done.json"))) > before, process, pause_seconds=0.02)  # between two members
     kill_driver(process)
     first = {path: path.stat().st_mtime_ns for path in members.glob("*/done.json")}
     assert first

@@ -25,8 +25,9 @@ def test_the_demo_goes_from_nothing_to_a_table_of_ten_rows(asd: Callable, tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert "busy" not in done.stdout, "our own tasks were taken for somebody else's"
     rows = table(tmp_path / "results" / "demo")
-    assert [row["system"] for row in rows][-4:] == [f"MR+SL+(Mixup, Cutmix){s}" for s in ("+PA", "+AS", "+PA+AS")] + [
-        "(②, ③, ④)"
+    assert [row["system"] for row in rows][-4:] == [
+        *(f"{s} MR+SL+(Mixup, Cutmix){add}" for s, add in (("④", "+PA"), ("②", "+AS"), ("③", "+PA+AS"))),
+        "① (②, ③, ④)",
     ]
     assert [row["scores"] for row in rows] == ["1", "1", "1", "1", "1", "2", "2", "2", "2", "6"]
     machines = {"fan", "gearbox", "bearing", "slider", "valve", "ToyCar"}
