@@ -54,7 +54,8 @@ def test_a_driver_killed_twice_goes_on_with_the_same_scores(
     assert before < 4
 
     process = start(study, "driver-killed")
-    wait_for(lambda: len(list(members.glob("*/done.json"))) > before, process, pause_seconds=0.02)  # between two members
+    # Between two members.
+    wait_for(lambda: len(list(members.glob("*/done.json"))) > before, process, pause_seconds=0.02)
     kill_driver(process)
     first = {path: path.stat().st_mtime_ns for path in members.glob("*/done.json")}
     assert first
