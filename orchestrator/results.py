@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -95,7 +96,7 @@ def _system(
         official=_official(result),
         seed_scores=[r.official_score for r in seed_results if r is not None and r.official_score is not None],
         rules=rules,
-        places=[PlaceResult(_name(p, clips), _figures(result, p), thresholds[p]) for p in by_place(clips)],
+        places=[PlaceResult(name, _figures(result, p), thresholds[p]) for p, name in _names(clips).items()],
         result=result,
         challenge=challenge,
         seed_test_scores={seed: score_N[_test_rows(clips)] for seed, score_N in per_seed.items()},
@@ -105,9 +106,9 @@ def _system(
 def member_figures(member: Member, clips: pa.Table, scores: pa.Table, output: str) -> dict[str, float]:
     """What one member reaches alone, its checkpoints averaged: `official` and each machine's figures, where known."""
     score_N = score_matrix(scores, [member], clips, output).mean(axis=0)
-    places = by_place(clips)
-    result = _evaluate(_challenge_rows(score_N, dict.fromkeys(places, 0.0), clips))
-    figures = {f"{_name(p, clips)}/{name}": value for p in places for name, value in _figures(result, p).items()}
+    names = _names(clips)
+    result = _evaluate(_challenge_rows(score_N, dict.fromkeys(names, 0.0), clips))
+    figures = {f"{name}/{kind}": value for p, name in names.items() for kind, value in _figures(result, p).items()}
     return {name: value for name, value in {"official": _official(result), **figures}.items() if value is not None}
 
 
@@ -158,11 +159,11 @@ def _official(result: OfficialResult | None) -> float | None:
     return result.official_score if result else None
 
 
-def _name(place: tuple[str, str], clips: pa.Table) -> str:
-    """The machine, with its section where it has several."""
-    machine, section = place
-    several = sum(of == machine for of, _ in by_place(clips)) > 1
-    return f"{machine} {section}" if several else machine
+def _names(clips: pa.Table) -> dict[tuple[str, str], str]:
+    """What each place is called: the machine, with its section where it has several."""
+    places = list(by_place(clips))
+    sections = Counter(machine for machine, _ in places)
+    return {place: " ".join(place) if sections[place[0]] > 1 else place[0] for place in places}
 
 
 def _figures(result: OfficialResult | None, place: tuple[str, str]) -> dict[str, float | None]:

@@ -22,6 +22,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.loading import STUDY, study_yaml
 from orchestrator.lock import only_writer
 from orchestrator.member_queue import Status
+from orchestrator.members import is_done
 from orchestrator.plan import (
     CLIPS,
     Plan,
@@ -151,7 +152,7 @@ def _train(session: Session, plan: Plan, decoded: Decoded) -> None:
         return
     slots = find_slots(session.study.cluster, len(pending))
     later = f"; {len(plan.waiting)} group(s) wait for {' and '.join(dict.fromkeys(plan.waiting.values()))}"
-    trained = sum(plan.state(member) == "to score" for member in pending)
+    trained = sum(is_done(member.folder(session.store)) for member in pending)
     counts = {"training and scoring": len(pending) - trained, "only scoring": trained}
     what = ", ".join(f"{verb} {count} member(s)" for verb, count in counts.items() if count)
     session.view.say(f"{what} on {slots.number} slot(s){later if plan.waiting else ''}")
