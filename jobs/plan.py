@@ -16,7 +16,8 @@ def plan(
     """List a study's members and what is left to do; nothing is written or started."""
     from orchestrator.display import duration
     from orchestrator.loading import load_study
-    from orchestrator.plan import estimated_seconds, make_plan, scores_of, shared_groups
+    from orchestrator.outlook import estimated_seconds, scores_of, shared_groups
+    from orchestrator.plan import make_plan
 
     console = terminal()
     made = make_plan(load_study(study, overrides or []))

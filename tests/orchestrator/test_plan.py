@@ -14,7 +14,8 @@ from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.data.synth.faults import KINDS
 from orchestrator.errors import DataError
 from orchestrator.members import DONE, LAST, Member
-from orchestrator.plan import Plan, checked_clips, estimated_seconds, make_plan, shared_groups, study_store
+from orchestrator.outlook import estimated_seconds, shared_groups
+from orchestrator.plan import Plan, checked_clips, make_plan, study_store
 from orchestrator.pseudo_labels import PSEUDO_SCHEMA
 from orchestrator.scoring import few_clips_note, output_name
 
