@@ -29,6 +29,7 @@ class Extractor(nn.Module):
 
     spectrum: type[AmplitudeSpectrum] = AmplitudeSpectrum
     spectrogram: type[AmplitudeSpectrogram] = AmplitudeSpectrogram
+    dft_network: type[DftBranch] = DftBranch
     stft_network: type[StftBranch] = StftBranch
 
     def __init__(
@@ -41,7 +42,7 @@ class Extractor(nn.Module):
         for branch in branches:
             if branch.n_fft is None:
                 self.features.append(self.spectrum())
-                self.networks.append(DftBranch(bins=clip_samples // 2 + 1, embedding_dim=embedding_dim))
+                self.networks.append(self.dft_network(bins=clip_samples // 2 + 1, embedding_dim=embedding_dim))
             else:
                 spectrogram = self.spectrogram(n_fft=branch.n_fft, tmn=branch.tmn)
                 self.features.append(spectrogram)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from models.stem import KERNEL, STRIDE, normalised_stem
+from models.stem import KERNEL, STRIDE, matrix_dtype, normalised_stem
 
 SQUEEZE_RATIO = 16
 RESNET_CHANNELS = (16, 32, 64, 128)
@@ -85,11 +85,28 @@ def _scale_and_add(summand: Tensor, x: Tensor, gate_BC: Tensor) -> Tensor:
     return total.unflatten(2, (frames, -1)).permute(0, 3, 1, 2)
 
 
+class StridedConv1d(nn.Conv1d):
+    """An unpadded convolution whose kernel is a whole number of strides long, as one matrix product: (B, C, N).
+
+    Its maps lie in memory with the channels last, which is why the kernel's taps come before them.
+    """
+
+    def forward(self, x_BCN: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        shifts, positions = kernel // stride, _valid(x_BCN.shape[2], kernel, stride)
+        used_BCN = x_BCN.to(matrix_dtype(x_BCN))[:, :, : (positions + shifts - 1) * stride]
+        blocks = used_BCN.transpose(1, 2).unflatten(1, (-1, stride)).flatten(2)
+        windows = torch.cat([blocks[:, first : first + positions] for first in range(shifts)], dim=2)
+        return fn.linear(windows, self.weight.transpose(1, 2).flatten(1)).transpose(1, 2)
+
+
 class DftBranch(nn.Module):
     """g1: the embedding of an amplitude spectrum: (B, F) -> (B, D).
 
     `bins` is F = T // 2 + 1; the last linear layers have a fixed size, so every clip must have the same length.
     """
+
+    convolution: type[nn.Conv1d] = StridedConv1d
 
     def __init__(self, *, bins: int, embedding_dim: int) -> None:
         super().__init__()
@@ -97,7 +114,7 @@ class DftBranch(nn.Module):
         if length < 1:
             raise ValueError(f"{bins} frequency bins are too few; at least {min_dft_bins()} are needed")
         stages = [
-            nn.Sequential(nn.Conv1d(inputs, 128, kernel, stride, bias=False), nn.ReLU(), SqueezeExcitation(128))
+            nn.Sequential(self.convolution(inputs, 128, kernel, stride, bias=False), nn.ReLU(), SqueezeExcitation(128))
             for inputs, kernel, stride in DFT_CONVOLUTIONS
         ]
         self.convolutions = nn.Sequential(*stages)

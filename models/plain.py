@@ -4,13 +4,13 @@ It has the weights of the fast one and its embeddings up to rounding: what the f
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as fn
 from torchaudio.transforms import Spectrogram
 
 from models.extractor import Extractor
 from models.features import AmplitudeSpectrogram, AmplitudeSpectrum
-from models.networks import ResidualBlock, StftBranch
+from models.networks import DftBranch, ResidualBlock, StftBranch
 
 
 class PlainSpectrum(AmplitudeSpectrum):
@@ -31,6 +31,12 @@ class PlainSpectrogram(AmplitudeSpectrogram):
     def forward(self, wave_BT: Tensor) -> Tensor:
         spec_BFN: Tensor = self.stft(wave_BT)[:, self.band]
         return spec_BFN - spec_BFN.mean(dim=2, keepdim=True) if self.tmn else spec_BFN
+
+
+class PlainDftBranch(DftBranch):
+    """The 1-D convolutions as torch has them."""
+
+    convolution = nn.Conv1d
 
 
 class PlainBlock(ResidualBlock):
@@ -65,4 +71,5 @@ class PlainExtractor(Extractor):
 
     spectrum = PlainSpectrum
     spectrogram = PlainSpectrogram
+    dft_network = PlainDftBranch
     stft_network = PlainStftBranch

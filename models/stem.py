@@ -62,8 +62,7 @@ class _NormalisedStem(torch.autograd.Function):
     def forward(
         ctx: Any, spec_BFN: Tensor, mean_F: Tensor, scale_F: Tensor, gamma_F: Tensor, beta_F: Tensor, weight: Tensor
     ) -> Tensor:
-        kind = spec_BFN.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else spec_BFN.dtype
+        dtype = matrix_dtype(spec_BFN)
         normal_BFN = (spec_BFN - mean_F[:, None]).mul_(scale_F[:, None]).to(dtype)
         grids = _sub_grids(normal_BFN)  # rounded before it is rearranged: half the bytes
         ctx.save_for_backward(grids, gamma_F, beta_F, weight)
@@ -91,6 +90,12 @@ class _NormalisedStem(torch.autograd.Function):
             torch.zeros_like(gamma_F).index_add_(0, bins.flatten(), part.flatten()) for part in (gamma_RI, beta_RI)
         )
         return None, None, None, gamma_grad, beta_grad, weight_grad[:, None]
+
+
+def matrix_dtype(x: Tensor) -> torch.dtype:
+    """What autocast rounds `x` to for a matrix product; rounded before it is rearranged, half the bytes move."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def stride_two_stem(spec_BFN: Tensor, weight: Tensor) -> Tensor:
