@@ -213,6 +213,21 @@ def test_maps_are_channels_last() -> None:
     assert seen == [1] * 8
 
 
+@pytest.mark.parametrize(("bins", "frames"), [(1997, 11), (1997, 23), (500, 19), (63, 11), (63, 37), (63, 300)])
+def test_bfloat16_of_narrow_maps_is_near_float32(bins: int, frames: int) -> None:
+    """Short clips leave maps one or two frames wide, which some CPUs' bfloat16 convolutions compute wrongly."""
+    branch = StftBranch(bins=bins, embedding_dim=32)
+    spec_BFN, towards = torch.rand(4, bins, frames), torch.randn(4, 32)
+    exact = branch(spec_BFN)
+    gradients = torch.autograd.grad((exact * towards).sum(), [block.conv_1.weight for block in branch.blocks])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = branch(spec_BFN)
+    seen = torch.autograd.grad((rounded.float() * towards).sum(), [block.conv_1.weight for block in branch.blocks])
+    assert (rounded - exact).norm() < 0.1 * exact.norm()
+    for ours, theirs in zip(seen, gradients, strict=True):
+        assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.8
+
+
 def test_every_weight_gets_a_gradient() -> None:
     for network, x in zip(_networks(), (torch.rand(3, 35_008), torch.rand(3, 63, 60)), strict=True):
         network(x).square().sum().backward()
