@@ -5,6 +5,7 @@ Shapes: B clips of a batch, T samples.
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -33,7 +34,7 @@ class Gpu(NamedTuple):
     device: torch.device
     copying: Any  # torch.cuda.Stream: copies go here, beside what is computed
     computing: Any  # torch.cuda.Stream: the caller's
-    event: Callable[[], Any]  # torch.cuda.Event
+    event: Callable[[], Any]  # torch.cuda.Event; one that is waited for without a core
     using: Callable[[Any], Any]  # torch.cuda.stream
     pinned: bool  # host buffers that a GPU reads by itself
 
@@ -41,7 +42,7 @@ class Gpu(NamedTuple):
     def of(device: torch.device) -> "Gpu":
         """With a new stream for copies."""
         streams = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        return Gpu(device, *streams, torch.cuda.Event, torch.cuda.stream, True)
+        return Gpu(device, *streams, partial(torch.cuda.Event, blocking=True), torch.cuda.stream, True)
 
 
 class Buffer:

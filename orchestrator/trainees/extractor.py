@@ -75,11 +75,11 @@ class ExtractorTrainee:
 
     def losses(self, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
         """One epoch over the training clips in random order."""
-        recipe, bank, samples = self.recipe, self.data.bank, clip_samples(self.recipe)
+        recipe, bank, samples, clips = self.recipe, self.data.bank, clip_samples(self.recipe), len(self.data.rows_A)
         if self.compute is None:  # made here, not before: by now the model is where it is trained
-            full = min(recipe.batch_size, len(self.data.rows_A))
+            full = min(recipe.batch_size, clips)
             self.compute = Graphed(self.model, full, samples) if self.cuda_graphs else self.model
-        for drawn, wave_BT in bank.stream(self._draw(generator), samples, recipe.batch_size + 1):
+        for drawn, wave_BT in bank.stream(self._draw(generator), samples, min(recipe.batch_size + 1, clips)):
             wave_BT, mix = augment(wave_BT, recipe.augmentation, to_device(drawn.change, bank.device))
             exchange = None if drawn.exchange is None else to_device(drawn.exchange, bank.device)
             labels_BC = self.labels_AC[sent(drawn.pick_B, bank.device)]
