@@ -17,6 +17,7 @@ def train(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; a slot of the farm has one")] = 1,
 ) -> None:
     """Train and score one member of a study without Ray: the same code as the farm, and the same scores."""
+    from orchestrator.devices import graphs_note
     from orchestrator.loading import load_study
     from orchestrator.single import train_single
 
@@ -25,7 +26,10 @@ def train(
     def epoch_line(stage: str, clips: float) -> None:
         console.print(f"{stage}: {clips:.0f} clips")
 
-    folder = train_single(load_study(study, overrides or []), group, seed, device, threads, epoch_line)
+    loaded = load_study(study, overrides or [])
+    if note := graphs_note(loaded.cluster.cuda_graphs, device != "cpu"):
+        console.print(f"note: {note}")
+    folder = train_single(loaded, group, seed, device, threads, epoch_line)
     console.print(f"the member is in {folder.uri}")
     console.print(
         f"next: asd run {' '.join([str(study), *(overrides or [])])}   (it reuses this member)",

@@ -53,7 +53,9 @@ class Extractor(nn.Module):
 
     def embed(self, inputs: Sequence[Tensor]) -> Tensor:
         """The networks alone, on features computed before: M tensors -> (B, M, D) float32."""
-        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16, enabled=self.autocast):
+        kind = inputs[0].device.type
+        # No weight is used twice, so nothing is lost without autocast's cache; CUDA graphs forbid it.
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.autocast, cache_enabled=False):
             embeds = [network(x) for network, x in zip(self.networks, inputs, strict=True)]
         return torch.stack([embed_BD.float() for embed_BD in embeds], dim=1)
 

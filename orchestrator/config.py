@@ -127,6 +127,9 @@ class ClusterConfig(Frozen):
     )
     cpus_per_slot: float = Field(1, gt=0, le=1024, description="also the threads of a CPU slot")
     gpus_per_slot: float | Literal["auto"] = Field("auto", description="fractions allowed; auto: 1 where GPUs exist")
+    cuda_graphs: bool = Field(
+        False, description="replay an extractor's passes as one CUDA graph, for twice the GPU memory; not measured"
+    )
     max_failures: int = Field(3, ge=0, le=1000, description="slot deaths survived in one run")
 
     @model_validator(mode="after")

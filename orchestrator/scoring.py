@@ -22,7 +22,7 @@ from orchestrator.members import Member, digest
 from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe, ExtractorRecipe
 from orchestrator.storage import Store
 from orchestrator.trainees.autoencoder import score_clips
-from orchestrator.trainees.encoder import BATCH_CLIPS, embed_clips
+from orchestrator.trainees.encoder import batch_clips, embed_clips
 from orchestrator.trainees.extractor import clip_samples, embed_by_each, load_extractor
 
 FEW_A_CLUSTER = 3  # source clips: with fewer many are a centre of their own
@@ -154,7 +154,7 @@ def embed_checkpoints(
     """z_cat of the bank's first `clips` rows at each checkpoint: {epoch: (N, E)}; features are computed once."""
     models = {epoch: load_extractor(folder, recipe, epoch, bank.device) for epoch in recipe.checkpoints}
     out: dict[int, list[NDArray[np.float32]]] = {epoch: [] for epoch in models}
-    for rows in torch.arange(clips).split(BATCH_CLIPS):
+    for rows in torch.arange(clips).split(batch_clips(bank.device)):
         wave_BT = bank.cut(rows, clip_samples(recipe))
         for parts, embed_BE in zip(out.values(), embed_by_each([*models.values()], wave_BT), strict=True):
             parts.append(embed_BE)

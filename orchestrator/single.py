@@ -43,7 +43,8 @@ def train_single(
         chosen = external.table if external is not None else None
         bank = WaveBank([pack(usable), pack(samples_of(chosen) if chosen is not None else [])], device)
         ids = chosen["clip_id"].to_pylist() if chosen is not None else []
-        work = make_work(plan.store, plan.clips, study.backend, list(plan.label_sets.values()), [], ids)
+        sets, graphs = list(plan.label_sets.values()), study.cluster.cuda_graphs
+        work = make_work(plan.store, plan.clips, study.backend, sets, [], ids, graphs)
         for member in members:
             work_on(member, work, bank, _Paced(say))
         return members[0].folder(store)

@@ -16,6 +16,7 @@ from orchestrator.data.audioset import Shard, find_shards
 from orchestrator.data.dcase import find_clips
 from orchestrator.data.packing import Part, pack
 from orchestrator.decoding import Decoded, decode_on_ray
+from orchestrator.devices import graphs_note
 from orchestrator.errors import ConfigError, DataError, TrainingError
 from orchestrator.farm import run_farm
 from orchestrator.ledger import Ledger
@@ -137,9 +138,9 @@ def _execute(session: Session, found: pa.Table) -> Plan:
 def _decode(session: Session, found: pa.Table) -> Decoded:
     study, say = session.study, session.view.say
     # Too few resources: say so before an hour of decoding, and before our own tasks hold any.
-    busy = busy_note(find_slots(study.cluster, len(study.groups) * len(study.seeds)))
-    if busy:
-        say(f"note: {busy}")
+    slots = find_slots(study.cluster, len(study.groups) * len(study.seeds))
+    for note in filter(None, (busy_note(slots), graphs_note(study.cluster.cuda_graphs, slots.gpus > 0))):
+        say(f"note: {note}")
     address = cluster_address(study.cluster)
     say(f"decoding {len(found)} recordings on {'a local Ray' if address == LOCAL else address}")
     return decode_on_ray(found, study.data.min_seconds)
@@ -230,7 +231,8 @@ def _work(plan: Plan, decoded: Decoded) -> Work:
     if plan.core_set is not None and plan.core_set_folder is not None and len(plan.core_set.table):
         external = plan.core_set.table["clip_id"].to_pylist()
         parts.append(_external_part.remote(plan.core_set_folder))
-    return make_work(plan.store, clips, plan.study.backend, list(plan.label_sets.values()), parts, external)
+    sets, graphs = list(plan.label_sets.values()), plan.study.cluster.cuda_graphs
+    return make_work(plan.store, clips, plan.study.backend, sets, parts, external, graphs)
 
 
 def choose_alone(study: Study, view: View) -> tuple[CoreSet, Store]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from orchestrator.devices import sent
 from orchestrator.errors import TrainingError
 from orchestrator.members import DONE, LAST, checkpoint_name
 from orchestrator.recipes import Recipe
@@ -107,8 +108,8 @@ def load_weights(model: nn.Module, folder: Store, epoch: int, device: torch.devi
 
 
 def to_device(drawn: Any, device: torch.device) -> Any:
-    """A named tuple of tensors, drawn on the CPU so that every device sees the same draws, where the batch is."""
-    return type(drawn)(*(tensor.to(device) for tensor in drawn))
+    """Named tuples of tensors, drawn on the CPU so that every device sees the same draws, where the batch is."""
+    return type(drawn)(*(to_device(one, device) if isinstance(one, tuple) else sent(one, device) for one in drawn))
 
 
 def _resume(folder: Store, kept: dict[str, Any], device: torch.device | str) -> list[dict[str, float]]:

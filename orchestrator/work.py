@@ -18,7 +18,7 @@ from orchestrator.data.packing import Part
 from orchestrator.data.waves import WaveBank
 from orchestrator.members import Member
 from orchestrator.memory import give_back_freed_memory
-from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe, Recipe
+from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe, ExtractorRecipe, Recipe
 from orchestrator.scoring import Scoring, score_member, scoring_key
 from orchestrator.storage import Store
 from orchestrator.trainees.autoencoder import AutoencoderTrainee
@@ -43,6 +43,7 @@ class Work(NamedTuple):
     parts: Sequence["ray.ObjectRef[Part]"]
     scoring: Scoring  # its clips are the bank's first rows; external clips follow
     sets: Mapping[str, LabelledRows]  # by the digest of their label sets
+    cuda_graphs: bool = False  # for extractors, where slots have a GPU
 
 
 def make_work(
@@ -52,6 +53,7 @@ def make_work(
     label_sets: Sequence[LabelSets],
     parts: Sequence["ray.ObjectRef[Part]"],
     external_ids: Sequence[str] = (),
+    cuda_graphs: bool = False,
 ) -> Work:
     """The work of a farm whose bank holds `clips` and then the external ones, row by row."""
     row_of = {clip: row for row, clip in enumerate([*clips["clip_id"].to_pylist(), *external_ids])}
@@ -59,7 +61,7 @@ def make_work(
         labels.digest: LabelledRows(np.array([row_of[clip] for clip in labels.clip_ids]), labels.matrix())
         for labels in label_sets
     }
-    return Work(study, parts, Scoring(clips, backend, scoring_key(backend, clips)), sets)
+    return Work(study, parts, Scoring(clips, backend, scoring_key(backend, clips)), sets, cuda_graphs)
 
 
 def work_on(member: Member, work: Work, bank: WaveBank, report: Callable[[str, float], None]) -> None:
@@ -97,8 +99,14 @@ def _trainee(member: Member, work: Work, bank: WaveBank) -> Trainee:
     if isinstance(recipe, EncoderRecipe):
         own, others = _training_rows(work, member.machine), _training_rows(work, but=member.machine)
         return EncoderTrainee(recipe, member.seed, bank, own, others)
+    return extractor_trainee(member, recipe, work, bank)
+
+
+def extractor_trainee(member: Member, recipe: ExtractorRecipe, work: Work, bank: WaveBank) -> ExtractorTrainee:
+    """What trains an extractor on its own label sets."""
     rows_A, labels_AC = (torch.from_numpy(array.copy()) for array in work.sets[member.classes])
-    return ExtractorTrainee(recipe, member.seed, TrainingSet(bank, rows_A, labels_AC))
+    graphs = work.cuda_graphs and bank.device.type == "cuda"
+    return ExtractorTrainee(recipe, member.seed, TrainingSet(bank, rows_A, labels_AC), graphs)
 
 
 def _training_rows(work: Work, machine: str = "", but: str = "") -> torch.Tensor:

@@ -1,21 +1,22 @@
 """Batches cut from decoded recordings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from orchestrator.data.ahead import FULL_SCALE, Batch, Gpu, Lane
 from orchestrator.data.packing import Part
-
-FULL_SCALE = 32_768.0
+from orchestrator.devices import sent
 
 
 class WaveBank:
     """All waveforms of a data set, addressed by row; the arrays are shared, never copied on a CPU.
 
     On a GPU the int16 samples are uploaded once, where they fit in `resident_share` of its free memory, and batches
-    are cut there; else each batch is cut on the CPU and sent from pinned memory.
+    are cut there; else each batch is cut on the CPU and sent from pinned memory, by `stream` one ahead.
     """
 
     def __init__(self, parts: Sequence[Part], device: torch.device | str = "cpu", resident_share: float = 0.5) -> None:
@@ -44,23 +45,39 @@ class WaveBank:
         """
         if position is None:
             position = torch.zeros(len(rows))
-        room_B = np.maximum(self.length_A[rows.numpy()] - clip_samples, 0)
-        begin_B = np.minimum((position.numpy() * (room_B + 1)).astype(np.int64), room_B)
         if self.resident is not None:
-            rows_gpu = rows.to(self.device)
-            time_T = torch.arange(clip_samples, device=self.device)
-            offset_BT = torch.from_numpy(begin_B).to(self.device)[:, None] + time_T
+            begin_B = torch.from_numpy(self._begins(rows, position, clip_samples))
+            rows_gpu, begin_gpu = sent(rows, self.device), sent(begin_B, self.device)
+            offset_BT = begin_gpu[:, None] + torch.arange(clip_samples, device=self.device)
             index_BT = self.resident_start[rows_gpu, None] + offset_BT % self.resident_length[rows_gpu, None]
             return self.resident[index_BT].float() / FULL_SCALE
-        wave = np.empty((len(rows), clip_samples), np.int16)
-        for out, row, begin in zip(wave, rows.tolist(), begin_B.tolist(), strict=True):
+        wave_BT = np.empty((len(rows), clip_samples), np.int16)
+        self._cut_into(wave_BT, rows, position)
+        return sent(torch.from_numpy(wave_BT), self.device).float() / FULL_SCALE
+
+    def stream(self, wanted: Iterable[Batch], clip_samples: int, most: int) -> Iterator[tuple[Batch, Tensor]]:
+        """Each wanted batch, of `most` clips at most, with its waveforms as `cut` gives them.
+
+        Where they are cut on the CPU for a GPU, the next batch is cut and copied while the GPU has this one.
+        """
+        if self.device.type == "cuda" and self.resident is None:
+            lane = Lane(most, clip_samples, Gpu.of(self.device))
+            yield from lane.deliver(wanted, lambda one, wave_BT: self._cut_into(wave_BT, one.rows_B, one.position_B))
+            return
+        for one in wanted:
+            yield one, self.cut(one.rows_B, clip_samples, one.position_B)
+
+    def _begins(self, rows: Tensor, position: Tensor, clip_samples: int) -> NDArray[np.int64]:
+        room_B = np.maximum(self.length_A[rows.numpy()] - clip_samples, 0)
+        return np.minimum((position.numpy() * (room_B + 1)).astype(np.int64), room_B)
+
+    def _cut_into(self, wave_BT: NDArray[np.int16], rows: Tensor, position: Tensor) -> None:
+        clip_samples = wave_BT.shape[1]
+        begin_B = self._begins(rows, position, clip_samples)
+        for out, row, begin in zip(wave_BT, rows.tolist(), begin_B.tolist(), strict=True):
             start, length = self.start_A[row], self.length_A[row]
             clip = self.samples[self.part_A[row]][start + begin : start + length]
             out[:] = clip[:clip_samples] if len(clip) >= clip_samples else np.resize(clip, clip_samples)
-        batch = torch.from_numpy(wave)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        return batch.float() / FULL_SCALE
 
     def whole(self, row: int) -> Tensor:
         """One clip at its own length: float32 (samples,) in [-1, 1) on the bank's device."""

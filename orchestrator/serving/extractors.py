@@ -16,10 +16,11 @@ from models.extractor import Extractor
 from models.features import SAMPLE_RATE_HZ
 from orchestrator.data.waves import WaveBank
 from orchestrator.recipes import BranchConfig, ExtractorRecipe
-from orchestrator.scoring import BATCH_CLIPS, load_backends
+from orchestrator.scoring import load_backends
 from orchestrator.serving.loading import check_size, explained
 from orchestrator.serving.manifest import BundleError, Manifest, MemberEntry, Place
 from orchestrator.storage import Store
+from orchestrator.trainees.encoder import BATCH_CLIPS
 from orchestrator.trainees.extractor import build_extractor, clip_samples, load_extractor
 
 BATCH_SECONDS = BATCH_CLIPS * 18  # of audio: longer clips come in smaller batches, so that memory stays bounded

@@ -3,7 +3,7 @@
 Shapes: A training clips, B clips of a batch, T samples, C classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.augment.cutmix import apply_cutmix, draw_cutmix
+from models.augment.cutmix import Cut, apply_cutmix, draw_cutmix
 from models.augment.mixup import apply_mixup, draw_mixup
 from models.extractor import Extractor
 from models.features import SAMPLE_RATE_HZ
@@ -19,6 +19,8 @@ from models.losses.featex import Exchange, draw_exchange
 from models.losses.multi_label import Mix, unmixed
 from models.losses.objective import Objective
 from orchestrator.data.waves import WaveBank
+from orchestrator.devices import sent
+from orchestrator.graphs import Graphed
 from orchestrator.recipes import Augmentation, ExtractorRecipe
 from orchestrator.storage import Store
 from orchestrator.training import batches, load_weights, to_device
@@ -32,11 +34,22 @@ class TrainingSet(NamedTuple):
     labels_AC: Tensor  # bool, at least one True a row
 
 
-class ExtractorTrainee:
-    """An extractor with its loss; a seed decides the initial weights."""
+class Drawn(NamedTuple):
+    """All that chance decides about a batch, in the order in which it is drawn."""
 
-    def __init__(self, recipe: ExtractorRecipe, seed: int, data: TrainingSet) -> None:
-        self.recipe, self.data = recipe, data
+    pick_B: Tensor  # int64, of the training set
+    rows_B: Tensor  # int64, the same of the bank
+    position_B: Tensor  # in [0, 1], where longer clips are cropped
+    change: Mix | Cut  # Cut for cutmix
+    exchange: Exchange | None  # for FeatEx
+
+
+class ExtractorTrainee:
+    """An extractor with its loss; a seed decides the initial weights. `cuda_graphs` needs a GPU."""
+
+    def __init__(self, recipe: ExtractorRecipe, seed: int, data: TrainingSet, cuda_graphs: bool = False) -> None:
+        self.recipe, self.data, self.cuda_graphs = recipe, data, cuda_graphs
+        self.compute: Callable[[Tensor], Tensor] | None = None  # the model, or a faster way through it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = build_extractor(recipe)
@@ -62,21 +75,26 @@ class ExtractorTrainee:
 
     def losses(self, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
         """One epoch over the training clips in random order."""
-        recipe, bank = self.recipe, self.data.bank
-        for pick_B in batches(len(self.data.rows_A), recipe.batch_size, generator):
-            position = torch.rand(len(pick_B), generator=generator)
-            wave_BT = bank.cut(self.data.rows_A[pick_B], clip_samples(recipe), position)
-            wave_BT, mix = augment(wave_BT, recipe.augmentation, generator)
-            exchange = self._exchange(len(pick_B), generator)
-            labels_BC = self.labels_AC[pick_B.to(bank.device)]
-            yield self.objective(self.model(wave_BT), labels_BC, mix, exchange), len(pick_B)
+        recipe, bank, samples, clips = self.recipe, self.data.bank, clip_samples(self.recipe), len(self.data.rows_A)
+        if self.compute is None:  # made here, not before: by now the model is where it is trained
+            full = min(recipe.batch_size, clips)
+            self.compute = Graphed(self.model, full, samples) if self.cuda_graphs else self.model
+        for drawn, wave_BT in bank.stream(self._draw(generator), samples, min(recipe.batch_size + 1, clips)):
+            wave_BT, mix = augment(wave_BT, recipe.augmentation, to_device(drawn.change, bank.device))
+            exchange = None if drawn.exchange is None else to_device(drawn.exchange, bank.device)
+            labels_BC = self.labels_AC[sent(drawn.pick_B, bank.device)]
+            yield self.objective(self.compute(wave_BT), labels_BC, mix, exchange), len(drawn.pick_B)
 
-    def _exchange(self, clips: int, generator: torch.Generator) -> Exchange | None:
-        recipe = self.recipe
-        if recipe.auxiliary_loss != "featex":
-            return None
-        drawn = draw_exchange(clips, len(recipe.branches), recipe.featex_probability, generator)
-        return Exchange(*to_device(drawn, self.data.bank.device))
+    def _draw(self, generator: torch.Generator) -> Iterator[Drawn]:
+        """The batches of an epoch; the order of draws decides scores."""
+        recipe, rows_A = self.recipe, self.data.rows_A
+        for pick_B in batches(len(rows_A), recipe.batch_size, generator):
+            clips, exchange = len(pick_B), None
+            position_B = torch.rand(clips, generator=generator)
+            change = draw_change(clips, clip_samples(recipe), recipe.augmentation, generator)
+            if recipe.auxiliary_loss == "featex":
+                exchange = draw_exchange(clips, len(recipe.branches), recipe.featex_probability, generator)
+            yield Drawn(pick_B, rows_A[pick_B], position_B, change, exchange)
 
 
 def build_extractor(recipe: ExtractorRecipe, kind: type[Extractor] = Extractor) -> Extractor:
@@ -107,17 +125,17 @@ def embed_by_each(models: Sequence[Extractor], wave_BT: Tensor) -> list[NDArray[
     return [model.embed(inputs).flatten(1).cpu().numpy() for model in models]
 
 
-def augment(wave_BT: Tensor, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Mix]:
-    """Mixup, cutmix or neither, applied where the batch is."""
-    clips, samples = wave_BT.shape
-    device = wave_BT.device
+def draw_change(clips: int, samples: int, augmentation: Augmentation, generator: torch.Generator) -> Mix | Cut:
+    """How the clips of a batch are mixed or cut."""
     if augmentation.kind == "mixup":
-        mix = to_device(draw_mixup(clips, augmentation.chance(), generator), device)
-        return apply_mixup(wave_BT, mix), mix
+        return draw_mixup(clips, augmentation.chance(), generator)
     if augmentation.kind == "cutmix":
-        cut = draw_cutmix(clips, samples, augmentation.chance(), generator)
-        cut = cut._replace(
-            mix=to_device(cut.mix, device), start_B=cut.start_B.to(device), length_B=cut.length_B.to(device)
-        )
-        return apply_cutmix(wave_BT, cut), cut.mix
-    return wave_BT, to_device(unmixed(clips), device)
+        return draw_cutmix(clips, samples, augmentation.chance(), generator)
+    return unmixed(clips)
+
+
+def augment(wave_BT: Tensor, augmentation: Augmentation, change: Mix | Cut) -> tuple[Tensor, Mix]:
+    """Mixup, cutmix or neither, applied where the batch is."""
+    if isinstance(change, Cut):
+        return apply_cutmix(wave_BT, change), change.mix
+    return apply_mixup(wave_BT, change) if augmentation.kind == "mixup" else wave_BT, change

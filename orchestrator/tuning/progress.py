@@ -18,9 +18,8 @@ from orchestrator.members import DONE, Member, checkpoint_name
 from orchestrator.recipes import AutoencoderRecipe, ExtractorRecipe
 from orchestrator.storage import Store
 from orchestrator.trainees.autoencoder import AutoencoderTrainee
-from orchestrator.trainees.extractor import ExtractorTrainee, TrainingSet
 from orchestrator.training import Trainee, epoch_seed, train_member
-from orchestrator.work import Work
+from orchestrator.work import Work, extractor_trainee
 
 Report = Callable[[str, float], None]
 
@@ -89,8 +88,7 @@ def _trainee(member: Member, work: Work, bank: WaveBank) -> Trainee:
         rows = np.flatnonzero((split == "train") & (machine == member.machine))
         return AutoencoderTrainee(recipe, member.seed, bank, torch.from_numpy(rows))
     assert isinstance(recipe, ExtractorRecipe)
-    rows_A, labels_AC = (torch.from_numpy(array.copy()) for array in work.sets[member.classes])
-    return ExtractorTrainee(recipe, member.seed, TrainingSet(bank, rows_A, labels_AC))
+    return extractor_trainee(member, recipe, work, bank)
 
 
 def judged_at(member: Member, rung: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from ray import tune
 from orchestrator.config import BackendConfig, Study
 from orchestrator.data.dcase import find_clips
 from orchestrator.decoding import Decoded, decode_on_ray
+from orchestrator.devices import graphs_note
 from orchestrator.errors import DataError, TrainingError
 from orchestrator.lock import only_writer
 from orchestrator.member_queue import MemberQueue
@@ -111,8 +112,8 @@ def _try_all(
     search, study = template.search, template.study_of({})
     left = search.total - len(ledger.ended())
     slots = find_slots(study.cluster, left)
-    if busy := busy_note(slots):
-        view.say(f"note: {busy}")
+    for note in filter(None, (busy_note(slots), graphs_note(study.cluster.cuda_graphs, slots.gpus > 0))):
+        view.say(f"note: {note}")
     decoded, clips = _decode(study, store, found, view)
     if search.metric != "label_free" and not len(development_rows(clips)):
         raise _no_labels(search)

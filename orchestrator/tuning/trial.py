@@ -97,7 +97,8 @@ def run_trial(number: int, point: dict[str, Any], ground: Ground) -> Generator[t
 
 
 def _work(plan: Plan, ground: Ground) -> Work:
-    return make_work(ground.store, ground.clips, plan.study.backend, list(plan.label_sets.values()), [])
+    sets, graphs = list(plan.label_sets.values()), plan.study.cluster.cuda_graphs
+    return make_work(ground.store, ground.clips, plan.study.backend, sets, [], cuda_graphs=graphs)
 
 
 def _with_pseudo_labels(number: int, plan: Plan, ground: Ground, bank: WaveBank) -> Plan:

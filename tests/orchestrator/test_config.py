@@ -113,6 +113,7 @@ def test_branches_become_the_models_branches() -> None:
         (ClusterConfig, {"slots": 0}, "slots 0: at least 1, or auto"),
         (ClusterConfig, {"gpus_per_slot": -0.5}, "gpus_per_slot -0.5: 0 or more, or auto"),
         (ClusterConfig, {"cpus_per_slot": 0}, "cpus_per_slot"),
+        (ClusterConfig, {"cuda_graphs": "often"}, "cuda_graphs"),
         (TrackingConfig, {"url": "x"}, "Extra inputs"),
     ],
 )

@@ -146,7 +146,15 @@ def test_groups_of_one_recipe_share_their_members(factory: Path, tmp_path: Path)
     "changes",
     [
         {"name": "another"},
-        {"cluster": {"slots": 7, "cpus_per_slot": 2, "gpus_per_slot": 0.5, "address": "10.0.0.1:6379"}},
+        {
+            "cluster": {
+                "slots": 7,
+                "cpus_per_slot": 2,
+                "gpus_per_slot": 0.5,
+                "cuda_graphs": True,
+                "address": "10.0.0.1:6379",
+            }
+        },
         {"tracking": {"enabled": False}},
         {"ensemble": {"percentile": 80}},
         {"backend": {"clusters": 3}},
