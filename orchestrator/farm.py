@@ -17,25 +17,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.data.waves import WaveBank
 from orchestrator.errors import UserError
+from orchestrator.local_train import LocalTrainer
 from orchestrator.member_queue import MemberQueue, Status, Ticket
 from orchestrator.members import Member
 from orchestrator.runtime import Slots
 from orchestrator.work import Work, work_on
 
 REPORT_EVERY_SECONDS = 0.5
-NOT_LOCAL = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Ray Train's own
 RESIZE_EVERY_SECONDS = 20.0  # nodes that joined are used then; every slot begins its epoch again
-
-
-class LocalTrainer(DataParallelTrainer):
-    """Without two actors: one that shares out data sets (there are none), one that frees a dead driver's reservation.
-
-    A local Ray ends with its driver; and that actor asks the dashboard, which is not there, for 12 s.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [one for one in callbacks if type(one).__name__ not in NOT_LOCAL]
 
 
 class Reporter:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 
@@ -15,7 +15,7 @@ from orchestrator.errors import ResourceError
 
 CONNECT_SECONDS = 5.0
 LOCAL = "local"  # a Ray of this run alone
-RAY_SETTINGS = {  # given to all workers: Ray Train adds them to its own, and only equal ones can take over a process
+RAY_SETTINGS = {  # given to all workers
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # 2 s by default, which a stage waits for at its end
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
@@ -56,15 +56,16 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     address = cluster_address(cluster)
+    settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    environment = worker_environment()
     try:
-        knock(address)
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": worker_environment() | {name: os.environ[name] for name in RAY_SETTINGS}},
-            include_dashboard=False if address == LOCAL else None,
-        )
+        if address == LOCAL:
+            with _inherited(environment):
+                ray.init(**settings, include_dashboard=False)
+        else:
+            knock(address)
+            variables = environment | {name: os.environ[name] for name in RAY_SETTINGS}
+            ray.init(**settings, runtime_env={"env_vars": variables})
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"no Ray cluster at cluster.address={address}: {error}. Start one with `ray start --head`, "
@@ -74,6 +75,24 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _inherited(environment: dict[str, str]) -> Iterator[None]:
+    """Variables that a Ray started here hands down: its first processes, which start with it, are used at once.
+
+    Given as a job's environment they would make it start others.
+    """
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def token_hint() -> str:

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator import farm
-from orchestrator.farm import NOT_LOCAL, LocalTrainer, Reporter
+from orchestrator.farm import Reporter
+from orchestrator.local_train import NOT_LOCAL, HaveAll, LocalTrainer
 from orchestrator.member_queue import MemberQueue, Status, Ticket
 from orchestrator.members import Member
 from orchestrator.recipes import ExtractorRecipe
@@ -149,3 +151,11 @@ def test_a_local_farm_waits_for_no_dashboard() -> None:
         for trainer in (DataParallelTrainer, LocalTrainer)
     )
     assert theirs - ours == set(NOT_LOCAL)
+
+
+def test_a_local_farm_asks_no_autoscaler() -> None:
+    """What is left out is found by its name here too."""
+    silenced = {name for name in vars(HaveAll) if not name.startswith("__") and callable(getattr(HaveAll, name))}
+    assert silenced == {"after_controller_start", "_maybe_send_resource_request"}
+    assert all(hasattr(FixedScalingPolicy, name) for name in silenced)
+    assert hasattr(DataParallelTrainer, "_initialize_and_run_controller")

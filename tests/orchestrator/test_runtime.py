@@ -1,5 +1,6 @@
 """What a cluster can hold, computed by hand on made-up nodes, and quick refusals where it is too small or not there."""
 
+import os
 import socket
 import time
 
@@ -114,7 +115,11 @@ def test_a_local_ray_is_started_for_a_run_and_ended_with_it(monkeypatch: pytest.
     if ray.is_initialized():
         pytest.skip("another test's Ray is running; ray_session would join it")
     monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
     with ray_session(ClusterConfig()):
+        assert "LD_PRELOAD" not in os.environ
+        variables = ray.get(ray.remote(lambda: dict(os.environ)).remote())
+        assert variables.items() >= (worker_environment() | runtime.RAY_SETTINGS).items()
         with ray_session(ClusterConfig()):  # joins, and leaves it running
             pass
         assert ray.is_initialized()
