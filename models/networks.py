@@ -41,7 +41,10 @@ class SqueezeExcitation(nn.Module):
         return x * gate_BC.view(*gate_BC.shape, *[1] * (x.ndim - 2))
 
     def add_gated(self, shortcut: Tensor, x: Tensor) -> Tensor:
-        """`shortcut + self(x)` for maps (B, C, F, N), in as few passes over memory as there can be."""
+        """`shortcut + self(x)` for maps (B, C, F, N), in as few passes over memory as there can be.
+
+        The shortcut is such maps, or constants (B, C).
+        """
         total: Tensor = _GatedSum.apply(shortcut, x, self.squeeze.weight, self.excite.weight)
         return total
 
@@ -94,10 +97,17 @@ class StridedConv1d(nn.Conv1d):
     def forward(self, x_BCN: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         shifts, positions = kernel // stride, _valid(x_BCN.shape[2], kernel, stride)
-        used_BCN = x_BCN.to(matrix_dtype(x_BCN))[:, :, : (positions + shifts - 1) * stride]
-        blocks = used_BCN.transpose(1, 2).unflatten(1, (-1, stride)).flatten(2)
+        x_BNC = x_BCN.to(matrix_dtype(x_BCN)).transpose(1, 2)
+        blocks = x_BNC[:, : (positions + shifts - 1) * stride].unflatten(1, (-1, stride)).flatten(2)
         windows = torch.cat([blocks[:, first : first + positions] for first in range(shifts)], dim=2)
         return fn.linear(windows, self.weight.transpose(1, 2).flatten(1)).transpose(1, 2)
+
+
+class StridedGate(SqueezeExcitation):
+    """The gate of maps (B, C, N) whose channels lie last in memory, differentiated by hand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.add_gated(x.new_zeros(x.shape[:2]), x.unsqueeze(2)).squeeze(2)
 
 
 class DftBranch(nn.Module):
@@ -107,6 +117,7 @@ class DftBranch(nn.Module):
     """
 
     convolution: type[nn.Conv1d] = StridedConv1d
+    gate: type[SqueezeExcitation] = StridedGate
 
     def __init__(self, *, bins: int, embedding_dim: int) -> None:
         super().__init__()
@@ -114,7 +125,7 @@ class DftBranch(nn.Module):
         if length < 1:
             raise ValueError(f"{bins} frequency bins are too few; at least {min_dft_bins()} are needed")
         stages = [
-            nn.Sequential(self.convolution(inputs, 128, kernel, stride, bias=False), nn.ReLU(), SqueezeExcitation(128))
+            nn.Sequential(self.convolution(inputs, 128, kernel, stride, bias=False), nn.ReLU(), self.gate(128))
             for inputs, kernel, stride in DFT_CONVOLUTIONS
         ]
         self.convolutions = nn.Sequential(*stages)

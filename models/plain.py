@@ -10,7 +10,7 @@ from torchaudio.transforms import Spectrogram
 
 from models.extractor import Extractor
 from models.features import AmplitudeSpectrogram, AmplitudeSpectrum
-from models.networks import DftBranch, ResidualBlock, StftBranch
+from models.networks import DftBranch, ResidualBlock, SqueezeExcitation, StftBranch
 
 
 class PlainSpectrum(AmplitudeSpectrum):
@@ -34,9 +34,10 @@ class PlainSpectrogram(AmplitudeSpectrogram):
 
 
 class PlainDftBranch(DftBranch):
-    """The 1-D convolutions as torch has them."""
+    """The 1-D convolutions as torch has them, and their gates differentiated by autograd."""
 
     convolution = nn.Conv1d
+    gate = SqueezeExcitation
 
 
 class PlainBlock(ResidualBlock):
