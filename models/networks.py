@@ -185,13 +185,24 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         turned = not x.is_cuda and (x.shape[2] > x.shape[3]) != self.short_rows
         x = self.norm_in(_turn(x, turned).contiguous(memory_format=torch.channels_last))
-        out = self._convolve(self.conv_1, fn.relu(x), turned)
-        out = self._convolve(self.conv_2, fn.relu(self.norm_mid(out), inplace=True), turned)
+        weight, shift_C = folded(self.conv_1.weight, self.norm_mid)
+        out = fn.conv2d(fn.relu(x), _turn(weight, turned), shift_C, self.conv_1.stride, 1)
+        out = fn.relu(self.norm_mid(out) if shift_C is None else out, inplace=True)
+        out = fn.conv2d(out, _turn(self.conv_2.weight, turned), None, 1, 1)
         return _turn(self.gate.add_gated(self.shortcut(x), out), turned)
 
-    @staticmethod
-    def _convolve(layer: nn.Conv2d, x: Tensor, turned: bool) -> Tensor:
-        return fn.conv2d(x, _turn(layer.weight, turned), None, layer.stride, layer.padding)
+
+def folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor | None]:
+    """A convolution's kernels and shifts (C,) that do what its own kernels and the normalisation after it do.
+
+    Where gradients are wanted, or statistics of the batch, the kernels as they are and no shifts.
+    """
+    if norm.training or torch.is_grad_enabled():
+        return weight, None
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale_C = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return weight * scale_C[:, None, None, None], norm.bias - norm.running_mean * scale_C
 
 
 def _turn(x: Tensor, turned: bool) -> Tensor:
@@ -227,8 +238,10 @@ class StftBranch(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, spec_BFN: Tensor) -> Tensor:
-        x = normalised_stem(spec_BFN, self.norm_bins, self.stem.weight)
-        x = fn.relu(fn.max_pool2d(self.norm_stem(x), 3, 2), inplace=True)  # the same as ReLU first, on a quarter
+        weight, shift_C = folded(self.stem.weight, self.norm_stem)
+        x = normalised_stem(spec_BFN, self.norm_bins, weight, shift_C)
+        x = self.norm_stem(x) if shift_C is None else x
+        x = fn.relu(fn.max_pool2d(x, 3, 2), inplace=True)  # the same as ReLU first, on a quarter
         maps_BCF = self.blocks(x).amax(dim=3)
         embed_BD: Tensor = self.project(self.norm_out(maps_BCF.flatten(1)))
         return embed_BD

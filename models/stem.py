@@ -16,16 +16,17 @@ TAPS = 4  # rows and columns of the kernel on each of the four sub-grids, one ta
 CLIPS_AT_ONCE = 8  # in the backward pass: what is unfolded for them fits the caches
 
 
-def normalised_stem(spec_BFN: Tensor, norm: nn.BatchNorm1d, weight: Tensor) -> Tensor:
-    """`conv2d(norm(spec)[:, None], weight, stride=2)` with weight (C, 1, 7, 7): (B, F, N) -> (B, C, R, K).
+def normalised_stem(spec_BFN: Tensor, norm: nn.BatchNorm1d, weight: Tensor, bias_C: Tensor | None = None) -> Tensor:
+    """`conv2d(norm(spec)[:, None], weight, bias, stride=2)` with weight (C, 1, 7, 7): (B, F, N) -> (B, C, R, K).
 
-    A spectrogram is data: it gets no gradient. In training the norm's running statistics are brought up to date.
+    A spectrogram is data: it gets no gradient, and no bias does. In training the norm's running statistics are brought
+    up to date.
     """
     if spec_BFN.is_cuda:
-        return stride_two_stem(norm(spec_BFN), weight)
+        return stride_two_stem(norm(spec_BFN), weight, bias_C)
     mean_F, variance_F = _statistics(spec_BFN, norm)
     out: Tensor = _NormalisedStem.apply(
-        spec_BFN, mean_F, (variance_F + norm.eps).rsqrt(), norm.weight, norm.bias, weight
+        spec_BFN, mean_F, (variance_F + norm.eps).rsqrt(), norm.weight, norm.bias, weight, bias_C
     )
     return out
 
@@ -60,7 +61,14 @@ class _NormalisedStem(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, spec_BFN: Tensor, mean_F: Tensor, scale_F: Tensor, gamma_F: Tensor, beta_F: Tensor, weight: Tensor
+        ctx: Any,
+        spec_BFN: Tensor,
+        mean_F: Tensor,
+        scale_F: Tensor,
+        gamma_F: Tensor,
+        beta_F: Tensor,
+        weight: Tensor,
+        bias_C: Tensor | None,
     ) -> Tensor:
         dtype = matrix_dtype(spec_BFN)
         normal_BFN = (spec_BFN - mean_F[:, None]).mul_(scale_F[:, None]).to(dtype)
@@ -68,7 +76,7 @@ class _NormalisedStem(torch.autograd.Function):
         ctx.save_for_backward(grids, gamma_F, beta_F, weight)
         # Scales and shifts repeated for a whole row: broadcast over four channels they take five times as long.
         rows = [_sub_grids(part_F.to(dtype)[None, :, None].expand_as(normal_BFN[:1])) for part_F in (beta_F, gamma_F)]
-        return _convolve(torch.addcmul(rows[0], grids, rows[1]), weight)
+        return _convolve(torch.addcmul(rows[0], grids, rows[1]), weight, bias_C)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -89,7 +97,7 @@ class _NormalisedStem(torch.autograd.Function):
         gamma_grad, beta_grad = (
             torch.zeros_like(gamma_F).index_add_(0, bins.flatten(), part.flatten()) for part in (gamma_RI, beta_RI)
         )
-        return None, None, None, gamma_grad, beta_grad, weight_grad[:, None]
+        return None, None, None, gamma_grad, beta_grad, weight_grad[:, None], None
 
 
 def matrix_dtype(x: Tensor) -> torch.dtype:
@@ -98,17 +106,17 @@ def matrix_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def stride_two_stem(spec_BFN: Tensor, weight: Tensor) -> Tensor:
+def stride_two_stem(spec_BFN: Tensor, weight: Tensor, bias_C: Tensor | None = None) -> Tensor:
     """The unpadded 7x7 convolution of one channel with stride 2: (B, F, N), (C, 1, 7, 7) -> (B, C, R, K).
 
     Computed as a 4x4 convolution over the four (even, odd) x (even, odd) sub-grids, which CPUs do 2.5 times faster.
     """
-    return _convolve(_sub_grids(spec_BFN), weight)
+    return _convolve(_sub_grids(spec_BFN), weight, bias_C)
 
 
-def _convolve(grids: Tensor, weight: Tensor) -> Tensor:
+def _convolve(grids: Tensor, weight: Tensor, bias_C: Tensor | None) -> Tensor:
     kernel = fn.pad(weight, (0, 1, 0, 1)).reshape(-1, TAPS, 2, TAPS, 2).permute(0, 2, 4, 1, 3).flatten(1, 2)
-    return fn.conv2d(grids, kernel.contiguous(memory_format=torch.channels_last))
+    return fn.conv2d(grids, kernel.contiguous(memory_format=torch.channels_last), bias_C)
 
 
 def _sub_grids(spec_BFN: Tensor) -> Tensor:

@@ -143,6 +143,21 @@ def test_the_stft_branch_in_its_order() -> None:
     torch.testing.assert_close(branch(spec_BFN), x @ branch.project.weight.T, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("bins", "frames"), [(63, 50), (500, 20)])
+def test_folded_normalisations_change_nothing(bins: int, frames: int) -> None:
+    """Without gradients the kernels take in the normalisations after them, negative scales too."""
+    branch = StftBranch(bins=bins, embedding_dim=8).eval()
+    _randomise_norms(branch)
+    with torch.no_grad():
+        branch.norm_stem.weight[::2] *= -1
+        for block in branch.blocks:
+            block.norm_mid.weight[::2] *= -1
+    spec_BFN = torch.rand(2, bins, frames)
+    expected = branch(spec_BFN)
+    with torch.no_grad():
+        torch.testing.assert_close(branch(spec_BFN), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_time_is_reduced_by_a_maximum() -> None:
     """A clip that repeats itself with period 32 (the product of all strides) looks the same when it is longer."""
     branch = StftBranch(bins=63, embedding_dim=8).eval()
