@@ -137,6 +137,20 @@ def busy_note(slots: Slots) -> str | None:
     return f"the cluster is busy: {', '.join(short)} free; training starts when the rest is" if short else None
 
 
+def idle_note(cluster: ClusterConfig, members: int) -> str | None:
+    """A sentence where a whole study has fewer members than this machine has slots: cores would have nothing to do."""
+    cores = int(ray.cluster_resources().get("CPU", 0))
+    more = cores // max(1, members)
+    if cluster.slots != "auto" or cluster_address(cluster) != LOCAL or find_slots(cluster, members).gpus:
+        return None
+    if more <= cluster.cpus_per_slot:
+        return None
+    return (
+        f"{members} member(s) use {members * cluster.cpus_per_slot:g} of {cores} cores; with cluster.cpus_per_slot="
+        f"{more} each has {more} threads (scores differ from those of one thread in their last digits)"
+    )
+
+
 def _fitting(node: dict[str, float], cpus: float, gpus: float) -> int:
     by_cpu = int(node.get("CPU", 0) / cpus + 1e-6)
     if not gpus:

@@ -37,7 +37,7 @@ from orchestrator.provenance import PROVENANCE, program
 from orchestrator.pseudo_labels import make_pseudo_labels
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.results import Results, make_results, write_results
-from orchestrator.runtime import LOCAL, Slots, busy_note, cluster_address, find_slots, ray_session
+from orchestrator.runtime import LOCAL, Slots, busy_note, cluster_address, find_slots, idle_note, ray_session
 from orchestrator.scoring import SCORE_SCHEMA, few_clips_note, output_name
 from orchestrator.storage import Store
 from orchestrator.work import Work, make_work
@@ -122,6 +122,9 @@ def _execute(session: Session, found: pa.Table) -> Plan:
 
     plan = next_plan()
     check_true_attributes(plan)
+    idle = None if plan.waiting else idle_note(study.cluster, len(plan.members))
+    if idle:
+        say(f"note: {idle}")
     session.ledger.start(plan)
     _train(session, plan, decoded)
     if "pseudo-labels" in plan.waiting.values():

@@ -13,7 +13,7 @@ from support import free_port
 from orchestrator import runtime
 from orchestrator.config import ClusterConfig
 from orchestrator.errors import ResourceError
-from orchestrator.runtime import Slots, busy_note, find_slots, ray_session, token_hint, worker_environment
+from orchestrator.runtime import Slots, busy_note, find_slots, idle_note, ray_session, token_hint, worker_environment
 
 Node = dict[str, float]
 
@@ -101,6 +101,21 @@ def test_a_head_that_is_not_there_is_refused_at_once(form: str) -> None:
 def test_words_for_an_address_are_not_knocked_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(socket, "create_connection", lambda *args, **named: pytest.fail("knocked"))
     runtime.knock(address)
+
+
+def test_idle_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0}}])
+    note = idle_note(ClusterConfig(), 3)
+    assert note is not None
+    assert note.startswith("3 member(s) use 3 of 8 cores; with cluster.cpus_per_slot=2")
+    assert idle_note(ClusterConfig(), 5) is None  # no whole core more for each
+    assert idle_note(ClusterConfig(cpus_per_slot=2), 3) is None
+    assert idle_note(ClusterConfig(slots=3), 3) is None  # what the user asked for
+    assert idle_note(ClusterConfig(address="10.0.0.1:6379"), 3) is None
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
+    assert idle_note(ClusterConfig(), 3) is None
 
 
 def test_workers_get_an_allocator_unless_the_user_chose_one(monkeypatch: pytest.MonkeyPatch) -> None:
