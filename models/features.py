@@ -48,6 +48,8 @@ class AmplitudeSpectrogram(nn.Module):
         self.register_buffer("window", window / torch.linalg.vector_norm(window), persistent=False)
 
     def forward(self, wave_BT: Tensor) -> Tensor:
+        if wave_BT.shape[1] <= self.hop:
+            raise ValueError(f"{wave_BT.shape[1]} samples are too few for n_fft {2 * self.hop}")
         wave = wave_BT.float()
         ends = wave[:, 1 : self.hop + 1].flip(1), wave[:, -self.hop - 1 : -1].flip(1)
         padded = torch.cat([ends[0], wave, ends[1]], dim=1)  # reflected; `fn.pad` takes three times as long

@@ -3,7 +3,6 @@
 Shapes: B clips, T samples, M branches, D embedding size of one branch.
 """
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -45,7 +44,6 @@ class Graphed:
 
     def __init__(self, model: Extractor, clips: int, samples: int, capture: Capture = record) -> None:
         self.model, self.clips = model, clips
-        gc.collect()  # the last member's graph, with the memory of a batch, may still hang in a cycle
         silence_BT = torch.zeros(clips, samples, device=next(model.parameters()).device)
         with _unchanged(model.networks, silence_BT.device):
             try:

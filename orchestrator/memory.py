@@ -1,6 +1,7 @@
 """Allocators, told when to keep what is freed and when to give it back."""
 
 import ctypes
+import gc
 import platform
 
 # Numbers of glibc's malloc.h.
@@ -28,6 +29,7 @@ def give_back_freed_memory() -> None:
     Between members: the freed memory of one fits the next badly, and without this a slot grows by 150 MB a member and
     gets slower.
     """
+    gc.collect()  # a CUDA graph, with the memory of a batch, hangs in a cycle
     mallctl = getattr(ctypes.CDLL(None), "mallctl", None)
     if mallctl is not None:
         mallctl(f"arena.{ALL_ARENAS}.purge".encode(), None, None, None, 0)

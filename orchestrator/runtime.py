@@ -14,6 +14,7 @@ from orchestrator.config import ClusterConfig
 from orchestrator.errors import ResourceError
 
 CONNECT_SECONDS = 5.0
+MOST_THREADS = 4  # that a slot is recommended
 LOCAL = "local"  # a Ray of this run alone
 RAY_SETTINGS = {  # given to all workers
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # 2 s by default, which a stage waits for at its end
@@ -60,13 +61,15 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     environment = worker_environment()
     try:
         if address == LOCAL:
-            with _inherited(environment):
+            with _inherited(environment | {"RAY_LD_PRELOAD_ON_WORKERS": "1"}):  # a job's own may say 0
                 ray.init(**settings, include_dashboard=False)
         else:
             knock(address)
             variables = environment | {name: os.environ[name] for name in RAY_SETTINGS}
             ray.init(**settings, runtime_env={"env_vars": variables})
     except (OSError, RuntimeError, ValueError) as error:
+        if address == LOCAL:
+            raise ResourceError(f"Ray does not start on this machine: {error}. Its own messages: /tmp/ray") from error
         raise ResourceError(
             f"no Ray cluster at cluster.address={address}: {error}. Start one with `ray start --head`, "
             f"or unset cluster.address for a local one{token_hint()}"
@@ -140,14 +143,13 @@ def busy_note(slots: Slots) -> str | None:
 def idle_note(cluster: ClusterConfig, members: int) -> str | None:
     """A sentence where a whole study has fewer members than this machine has slots: cores would have nothing to do."""
     cores = int(ray.cluster_resources().get("CPU", 0))
-    more = cores // max(1, members)
-    if cluster.slots != "auto" or cluster_address(cluster) != LOCAL or find_slots(cluster, members).gpus:
-        return None
-    if more <= cluster.cpus_per_slot:
+    more = min(cores // max(1, members), MOST_THREADS)
+    chosen = cluster.slots != "auto" or cluster.cpus_per_slot != 1 or cluster_address(cluster) != LOCAL
+    if chosen or more < 2 or find_slots(cluster, members).gpus:
         return None
     return (
-        f"{members} member(s) use {members * cluster.cpus_per_slot:g} of {cores} cores; with cluster.cpus_per_slot="
-        f"{more} each has {more} threads (scores differ from those of one thread in their last digits)"
+        f"{members} member(s) use {members} of {cores} cores; with cluster.cpus_per_slot={more} each has {more} "
+        "threads (scores differ from those of one thread in their last digits)"
     )
 
 

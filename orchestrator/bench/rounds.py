@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -150,7 +151,9 @@ class _Process:
     def rate(self) -> Rate:
         out, _ = self.process.communicate()
         if self.process.returncode:
-            raise ResourceError(f"a benchmark process failed: {self._reason()}; with too little memory, try --batch 16")
+            reason = self._reason()
+            hint = "; try --batch 16" if self.process.returncode == -signal.SIGKILL or "memory" in reason else ""
+            raise ResourceError(f"a benchmark process failed: {reason}{hint}")
         return Rate(**json.loads(out.splitlines()[-1]))
 
     def _reason(self) -> str:

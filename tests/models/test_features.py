@@ -108,3 +108,10 @@ def test_features_stay_float32_for_half_precision_input_and_store_nothing() -> N
 def test_an_unusable_n_fft_is_refused(n_fft: int) -> None:
     with pytest.raises(ValueError, match="even and at least 16"):
         AmplitudeSpectrogram(n_fft=n_fft, tmn=False)
+
+
+def test_too_few_samples_are_refused() -> None:
+    feature = AmplitudeSpectrogram(n_fft=128, tmn=False)
+    assert feature(torch.rand(1, 65)).shape == (1, 63, 2)
+    with pytest.raises(ValueError, match="64 samples are too few for n_fft 128"):
+        feature(torch.rand(1, 64))
