@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -16,7 +17,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.data.waves import WaveBank
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, first_line
 from orchestrator.local_train import LocalTrainer
 from orchestrator.member_queue import MemberQueue, Status, Ticket
 from orchestrator.members import Member
@@ -102,18 +103,24 @@ def run_farm(
     watcher.start()
     try:
         trainer.fit()
+        return ray.get(queue.status.remote())
     except ray.train.TrainingFailedError as error:
         raise UserError(_autopsy(error, max_failures)) from error
+    except ray.exceptions.RayActorError as error:  # not a slot: the controller of Ray Train, or the queue
+        raise UserError(
+            f"a process that leads the slots died ({first_line(error)}). Finished members are kept: run the same "
+            "command again, it goes on"
+        ) from error
     finally:
         ended.set()
         watcher.join()
-    return ray.get(queue.status.remote())
 
 
 def _watch(queue: Any, ended: threading.Event, on_status: Callable[[Status], None]) -> None:
-    while not ended.wait(REPORT_EVERY_SECONDS):
+    with suppress(ray.exceptions.RayActorError):  # the farm itself says that its queue died
+        while not ended.wait(REPORT_EVERY_SECONDS):
+            on_status(ray.get(queue.status.remote()))
         on_status(ray.get(queue.status.remote()))
-    on_status(ray.get(queue.status.remote()))
 
 
 def _autopsy(error: Exception, max_failures: int) -> str:

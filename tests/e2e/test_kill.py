@@ -64,3 +64,21 @@ def test_a_driver_killed_twice_goes_on_with_the_same_scores(
     assert done.returncode == 0, done.stdout + done.stderr
     assert scores(storage / "driver-killed") == scores(reference)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in first.items()), "a finished member was trained again"
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_controller_is_told_and_nothing_is_lost(
+    asd: Callable, study: Path, storage: Path, reference: Path
+) -> None:
+    process = start(study, "controller-killed")
+    wait_for(lambda: any((storage / "controller-killed" / "members").glob("*/progress.json")), process)
+    (controller,) = [p for p in family(process) if "TrainController" in " ".join(p.cmdline())]
+    controller.send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert "a process that leads the slots died" in output
+    assert "run the same command again" in " ".join(output.split())
+    assert "Traceback" not in output
+    done = asd("run", study, "name=controller-killed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert scores(storage / "controller-killed") == scores(reference)
