@@ -172,7 +172,7 @@ def explain_fault(
 
 
 AWS = {
-    "NETWORK_CONNECTION": "no server answers at the address; is AWS_ENDPOINT_URL right and the server up?",
+    "NETWORK_CONNECTION": "no server answers at the address: check AWS_ENDPOINT_URL, and that the server is up",
     "NO_SUCH_BUCKET": "there is no such bucket; make it first",
     "ACCESS_DENIED": "no permission for these credentials",
     "INVALID_ACCESS_KEY_ID": "wrong credentials; is AWS_ACCESS_KEY_ID right?",

@@ -90,7 +90,7 @@ def test_faults_of_a_server_are_sentences(monkeypatch: pytest.MonkeyPatch) -> No
     asking = "from orchestrator.storage import Store\nStore.at('s3://bucket/x').read('y')"
     env = clean_env() | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     done = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, env=env)
-    assert "no server answers at the address; is AWS_ENDPOINT_URL right" in done.stderr
+    assert "no server answers at the address: check AWS_ENDPOINT_URL" in done.stderr
 
 
 def test_without_permission_places_are_named_and_no_trace_is_left(store: Store) -> None:
