@@ -13,6 +13,7 @@ from orchestrator.members import DONE, is_done
 from orchestrator.runtime import Slots
 from orchestrator.scoring import output_name
 from orchestrator.storage import Store
+from orchestrator.tuning import figures as figures_module
 from orchestrator.tuning import trial as trial_module
 from orchestrator.tuning.config import AshaConfig, Search
 from orchestrator.tuning.figures import official
@@ -139,10 +140,16 @@ def test_another_backend_neither_trains_nor_embeds(
     ((_, first),) = run_trial(0, {"backend.clusters": 1}, mine)
     before = member_files(tmp_path)
     monkeypatch.setattr(trial_module, "embed_checkpoints", None)  # anyone who calls it fails
+    asked: list[int] = []
+    fit = figures_module.fit_backend
+    monkeypatch.setattr(
+        figures_module, "fit_backend", lambda *given, **named: asked.append(named["clusters"]) or fit(*given, **named)
+    )
     ((_, second),) = run_trial(1, {"backend.clusters": 3}, mine)
     assert member_files(tmp_path) == before
-    assert first != second
+    assert set(asked) == {3}
     assert first.label_free is not None
+    assert second.label_free is not None
 
 
 def test_pseudo_labels_are_made_in_the_trial_that_needs_them(tmp_path: Path, clips: pa.Table, parts: list[Any]) -> None:
