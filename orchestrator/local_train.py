@@ -22,9 +22,10 @@ class HaveAll(FixedScalingPolicy):
 
 
 class LocalTrainer(DataParallelTrainer):
-    """Without two actors: one that shares out data sets (there are none), one that frees a dead driver's reservation.
+    """Without three actors: one shares out data sets (there are none), one asks for nodes, one cleans up.
 
-    A local Ray ends with its driver; and that actor asks the dashboard, which is not there, for 12 s.
+    The last frees a dead driver's reservation. A local Ray ends with its driver; and that actor asks the dashboard,
+    which is not there, for 12 s.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
