@@ -38,6 +38,10 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="asd-bench-") as folder:
         results = run_suite(Path(folder), asked, sizes, console.print)
     out.write_text(json.dumps(results, indent=2))
+    machine = results["machine"]
+    console.print(
+        f"{machine['cores']} core(s) of {machine['processor']}, networks of ours in {machine['networks of ours']}"
+    )
     for table in tables(results):
         console.print(table)
     console.print(f"the figures are in {out}; what they were elsewhere, and what was tried, is in docs/performance.md")

@@ -3,11 +3,11 @@
 Shapes: B clips, T samples, F frequency bins, N frames, D embedding size.
 """
 
-import torch
 from torch import Tensor, nn
 
 from models.features import AmplitudeSpectrogram
 from models.networks import StftBranch
+from models.precision import network_precision
 
 
 class AttributeEncoder(nn.Module):
@@ -34,6 +34,6 @@ class AttributeEncoder(nn.Module):
 
     def embed(self, spec_BFN: Tensor) -> Tensor:
         """The network alone: (B, F, N) -> (B, D) float32."""
-        with torch.autocast(spec_BFN.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+        with network_precision(spec_BFN.device.type, self.autocast):
             embed_BD: Tensor = self.network(spec_BFN)
         return embed_BD.float()

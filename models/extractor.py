@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.features import SAMPLE_RATE_HZ, AmplitudeSpectrogram, AmplitudeSpectrum
 from models.networks import MIN_STFT_FRAMES, DftBranch, StftBranch, min_dft_bins
+from models.precision import network_precision
 
 
 class Branch(NamedTuple):
@@ -24,7 +25,7 @@ class Extractor(nn.Module):
     """M pairs of feature f_m and network g_m: (B, T) in [-1, 1] -> (B, M, D) float32; z_cat is its flattening.
 
     `clip_samples` is T; a DFT branch needs at least `min_clip_seconds()`. With `autocast` the networks run in bfloat16
-    (the FFTs stay in float32).
+    where that is faster (the FFTs stay in float32).
     """
 
     spectrum: type[AmplitudeSpectrum] = AmplitudeSpectrum
@@ -53,9 +54,7 @@ class Extractor(nn.Module):
 
     def embed(self, inputs: Sequence[Tensor]) -> Tensor:
         """The networks alone, on features computed before: M tensors -> (B, M, D) float32."""
-        kind = inputs[0].device.type
-        # No weight is used twice, so nothing is lost without autocast's cache; CUDA graphs forbid it.
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.autocast, cache_enabled=False):
+        with network_precision(inputs[0].device.type, self.autocast):
             embeds = [network(x) for network, x in zip(self.networks, inputs, strict=True)]
         return torch.stack([embed_BD.float() for embed_BD in embeds], dim=1)
 

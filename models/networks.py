@@ -160,17 +160,27 @@ def min_dft_bins() -> int:
     return length
 
 
+def has_short_rows(channels: int, stride: int) -> bool:
+    """Whether a block with so many output channels is faster on this CPU with the shorter side of its maps last.
+
+    Else convolutions of short rows take up to six times as long. With tile registers (AMX) oneDNN's bfloat16 kernels of
+    stride 2 are wrong where a row of output has one pixel, so such blocks never have them there.
+    """
+    able = torch.cpu.get_capabilities()
+    if able.get("amx_tile", False):
+        return channels == RESNET_CHANNELS[0] and stride == 1
+    return able["architecture"] == "x86_64" and not able["avx512_f"] and channels <= RESNET_CHANNELS[1]
+
+
 class ResidualBlock(nn.Module):
     """Pre-activation residual block with a gate: (B, C_in, F, N) -> (B, C_out, F', N') (spec §4).
 
-    On a CPU the longer side of a map comes last in memory, whichever it is: convolutions of short rows take up to six
-    times as long, and with tile registers (AMX) oneDNN's bfloat16 kernels of stride 2 are wrong where a row of output
-    has one pixel. With 16 channels, stride 1 and AMX short rows are faster.
+    On a CPU the longer side of a map comes last in memory, whichever it is, but where short rows are faster.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.short_rows = outputs == RESNET_CHANNELS[0] and stride == 1 and torch.cpu._is_amx_tile_supported()
+        self.short_rows = has_short_rows(outputs, stride)
         self.norm_in = nn.BatchNorm2d(inputs)
         self.conv_1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm_mid = nn.BatchNorm2d(outputs)

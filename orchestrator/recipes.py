@@ -80,7 +80,9 @@ class ExtractorRecipe(Frozen):
     checkpoints: tuple[int, ...] = Field((14, 16, 18), min_length=1, description="epochs after which scores are taken")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of AdamW, constant")
     weight_decay: float = Field(0.01, ge=0, le=1, description="of AdamW")
-    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the networks; FFTs stay float32")
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="of the networks; float32 where the processor has no bfloat16, and for FFTs everywhere"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "ExtractorRecipe":
@@ -135,7 +137,9 @@ class EncoderRecipe(Frozen):
     epochs: int = Field(6, ge=1, le=10000)
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of AdamW, constant")
     weight_decay: float = Field(0.01, ge=0, le=1, description="of AdamW")
-    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the network; FFTs stay float32")
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="of the network; float32 where the processor has no bfloat16, and for FFTs everywhere"
+    )
 
     @property
     def checkpoints(self) -> tuple[int, ...]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from rich.table import Table
 
+from models.precision import computes_bfloat16
 from orchestrator.bench.external import World, plain_loop, steady_rate, stream, write_world
 from orchestrator.bench.memory import PeakMemory
 from orchestrator.bench.rounds import Figure, Say, common, farm, measure
@@ -41,7 +43,12 @@ class Sizes(NamedTuple):
 def run_suite(folder: Path, parts: Sequence[str], sizes: Sizes, say: Say) -> dict[str, Any]:
     """Measure the asked parts; the answer is JSON."""
     results: dict[str, Any] = {
-        "machine": {"cores": sizes.slots, "processor": platform.processor() or platform.machine(), **program()},
+        "machine": {
+            "cores": sizes.slots,
+            "processor": torch.cpu.get_capabilities().get("cpu_name") or platform.machine(),
+            "networks of ours": "bfloat16" if computes_bfloat16("cpu") else "float32",
+            **program(),
+        },
         "sizes": sizes._asdict(),
     }
     for what in ("train", "infer"):

@@ -7,6 +7,7 @@ from torch import Tensor
 from models.extractor import Branch, Extractor, min_clip_seconds
 from models.losses.objective import Objective
 from models.losses.subspace import SubspaceLoss
+from models.precision import computes_bfloat16
 
 PAPER = (Branch(), Branch(4096, tmn=True), Branch(128, tmn=True))
 TEN_SECONDS = 160_000
@@ -71,8 +72,9 @@ def test_a_clip_is_embedded_alike_whatever_its_company() -> None:
         torch.testing.assert_close(extractor(wave_BT)[1:2], extractor(wave_BT[1:2]), rtol=1e-3, atol=1e-4)
 
 
-def test_bfloat16_networks_stay_close_to_float32() -> None:
+def test_bfloat16_networks_stay_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 3 % of the length of each branch's embedding, a few roundings of 2^-8; the result is float32 again."""
+    monkeypatch.setattr("models.precision.computes_bfloat16", lambda kind: True)
     exact, fast, wave_BT = _extractor(), _extractor(autocast=True), _waves(8)
     with torch.no_grad():
         exact(wave_BT), fast(wave_BT)  # one step of running statistics
@@ -80,6 +82,28 @@ def test_bfloat16_networks_stay_close_to_float32() -> None:
     assert fast_BMD.dtype == torch.float32
     assert not torch.equal(exact_BMD, fast_BMD)
     assert ((exact_BMD - fast_BMD).norm(dim=2) / exact_BMD.norm(dim=2)).max() < 0.03
+
+
+def test_processors_without_bfloat16_run_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.precision.computes_bfloat16", lambda kind: False)
+    exact, asked, wave_BT = _extractor().eval(), _extractor(autocast=True).eval(), _waves(2)
+    with torch.no_grad():
+        assert torch.equal(exact(wave_BT), asked(wave_BT))
+
+
+@pytest.mark.parametrize(
+    ("capability", "computes"),
+    [("amx_bf16", True), ("avx512_bf16", True), ("bf16", True), ("avx512_f", False), ("avx2", False)],
+)
+def test_a_processor_is_asked_for_its_own_instructions(
+    monkeypatch: pytest.MonkeyPatch, capability: str, computes: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "any", capability: True})
+    computes_bfloat16.cache_clear()
+    try:
+        assert computes_bfloat16("cpu") == computes
+    finally:
+        computes_bfloat16.cache_clear()
 
 
 def test_spectra_stay_float32_under_autocast() -> None:

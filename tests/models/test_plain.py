@@ -34,7 +34,14 @@ def test_features_are_torchaudios(pair: tuple[Extractor, PlainExtractor]) -> Non
 
 @pytest.mark.parametrize(("autocast", "tolerance"), [(False, 1e-4), (True, 0.1)])
 @pytest.mark.parametrize("training", [False, True])
-def test_embeddings(pair: tuple[Extractor, PlainExtractor], training: bool, autocast: bool, tolerance: float) -> None:
+def test_embeddings(
+    pair: tuple[Extractor, PlainExtractor],
+    training: bool,
+    autocast: bool,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models.precision.computes_bfloat16", lambda kind: True)
     fast, plain = (copy.deepcopy(model).train(training) for model in pair)
     fast.autocast = autocast
     with torch.no_grad():
