@@ -9,7 +9,8 @@ from orchestrator.storage import Store
 
 SCIENCE_VERSION = 2  # raise it when a change of ours changes what a recipe trains to; CHANGELOG.md says so
 DONE = "done.json"
-LAST = "last.pt"
+LAST = "last.pt"  # the state after the last epoch but the final one
+PROGRESS = "progress.json"  # which epoch that is
 
 
 def digest(value: Any) -> str:
@@ -71,7 +72,7 @@ def last_epoch(folder: Store) -> int:
     """Epochs whose state is kept, 0 where there are none."""
     if not folder.exists(LAST):
         return 0
-    return int(folder.read_json("progress.json")["epoch"]) if folder.exists("progress.json") else 0
+    return int(folder.read_json(PROGRESS)["epoch"]) if folder.exists(PROGRESS) else 0
 
 
 def checkpoint_name(epoch: int) -> str:

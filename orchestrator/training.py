@@ -2,8 +2,11 @@
 
 import hashlib
 import io
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 
 from orchestrator.devices import sent
 from orchestrator.errors import TrainingError
-from orchestrator.members import DONE, LAST, checkpoint_name
+from orchestrator.members import DONE, LAST, PROGRESS, checkpoint_name
 from orchestrator.recipes import Recipe
 from orchestrator.storage import Store
 
@@ -43,14 +46,28 @@ def train_member(
 ) -> list[dict[str, float]]:
     """Train (or go on training) one member into `folder`; returns one row of metrics per epoch.
 
-    `trainee` builds the networks as they are before the first epoch; it is not called for a finished member. A run that
-    was killed repeats at most the epoch in flight and ends with the same weights. TrainingError where the loss is not
-    finite.
+    `trainee` builds the networks as they are before the first epoch; it is not called for a finished member. Each epoch
+    is written while the next one is trained. A run that was killed repeats the epoch in flight, and the one before if
+    it was not written yet, and ends with the same weights. TrainingError where the loss is not finite.
     """
     if folder.exists(DONE):
         return list(folder.read_json(DONE)["history"])
     folder.write_json("config.json", identity)
-    learner = trainee()
+    with _Writer(folder) as writer:
+        history = _train(trainee(), recipe, seed, folder, device, writer, on_step)
+    folder.write_json(DONE, {"history": history})
+    return history
+
+
+def _train(
+    learner: Trainee,
+    recipe: Recipe,
+    seed: int,
+    folder: Store,
+    device: torch.device | str,
+    writer: "_Writer",
+    on_step: Callable[[int, float], None],
+) -> list[dict[str, float]]:
     for module in learner.modules.values():
         module.to(device).train()
     optimiser = learner.optimiser()
@@ -74,12 +91,42 @@ def train_member(
                 f"{recipe.learning_rate}) or set precision=float32 in the recipe, then run again"
             )
         history.append({"epoch": epoch, "loss": loss, "seconds": seconds, "clips_per_second": clips / seconds})
+        files = {}
         if epoch in recipe.checkpoints:
-            folder.write(checkpoint_name(epoch), _to_bytes({"model": learner.modules["model"].state_dict()}))
-        folder.write(LAST, _to_bytes({"history": history, **{k: part.state_dict() for k, part in kept.items()}}))
-        folder.write_json("progress.json", {"epoch": epoch})
-    folder.write_json(DONE, {"history": history})
+            files[checkpoint_name(epoch)] = _to_bytes({"model": learner.modules["model"].state_dict()})
+        if epoch < recipe.epochs:
+            files[LAST] = _to_bytes({"history": history, **{k: part.state_dict() for k, part in kept.items()}})
+            files[PROGRESS] = json.dumps({"epoch": epoch}).encode()
+        writer.write(files)
     return history
+
+
+class _Writer(AbstractContextManager["_Writer"]):
+    """Writes what one epoch left while the next is trained; StorageError when the next is over, or at the end."""
+
+    def __init__(self, folder: Store) -> None:
+        self.folder = folder
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self.pending: Future[None] | None = None
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Begin to write files, in their order, when the ones before are written."""
+        self._wait()
+        self.pending = self.pool.submit(self._write, files)
+
+    def _write(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            self.folder.write(name, data)
+
+    def _wait(self) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.result()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.pool.shutdown(wait=True)
+        if kind is None:
+            self._wait()
 
 
 def batches(items: int, batch_size: int, generator: torch.Generator) -> Sequence[Tensor]:

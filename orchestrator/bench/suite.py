@@ -13,7 +13,7 @@ from models.precision import computes_bfloat16
 from orchestrator.bench.external import World, plain_loop, steady_rate, stream, write_world
 from orchestrator.bench.memory import PeakMemory
 from orchestrator.bench.rounds import Figure, Say, common, farm, measure
-from orchestrator.bench.whole import measure_whole
+from orchestrator.bench.whole import clips_per_second, measure_whole
 from orchestrator.config import ClusterConfig
 from orchestrator.external_scoring import UNIT_CLIPS
 from orchestrator.provenance import program
@@ -127,11 +127,12 @@ def _loop_in_worker(world: World, seconds: float) -> float:
 
 def whole_study(folder: Path, sizes: Sizes, say: Say) -> dict[str, Any]:
     """(d): medians over the rounds, and the shares of every round."""
+    member_clips = sizes.member_seconds * clips_per_second(sizes.slots, sizes.seconds)
     seen = []
     for number in range(sizes.rounds):
         home = folder / f"study-{number}"
         home.mkdir()
-        whole = measure_whole(home, sizes.member_seconds, sizes.slots)
+        whole = measure_whole(home, member_clips, sizes.slots)
         seen.append(whole)
         say(
             f"round {number + 1}: a study of {whole.members} members: {whole.study:.0f} s, its epochs a slot "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.bench.memory import PeakMemory
+from orchestrator.bench.rounds import farm, rate_of, together
 from orchestrator.config import Study
 from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.errors import ResourceError
@@ -23,12 +24,12 @@ name: bench
 data: {root: ROOT/factory}
 storage: ROOT/results
 seeds: 4
-recipe: {clip_seconds: 4.5, batch_size: 8, checkpoints: [EPOCHS], epochs: EPOCHS}
+recipe: {clip_seconds: CLIP_SECONDS, batch_size: BATCH, checkpoints: [EPOCHS], epochs: EPOCHS}
 backend: {clusters: 4}
 groups: {mixup: {}}
 systems: {mixup: {groups: [mixup]}}
 """
-CLIPS_PER_SECOND = 33.0  # of a slot, 4.5 s clips: only how long a member takes depends on it
+CLIP_SECONDS, BATCH = 4.5, 8
 
 
 class Whole(NamedTuple):
@@ -62,21 +63,36 @@ class _Quiet:
         return lambda *given: None
 
 
-def write_study(folder: Path, member_seconds: float) -> Path:
-    """A factory of two machines and a study of four members that take about so long each."""
+def clips_per_second(slots: int, seconds: float) -> float:
+    """What one of so many slots trains here while the others do the same: how many epochs make a member of a minute."""
+    tasks = farm("train", slots, clip_seconds=CLIP_SECONDS, batch=BATCH, clips=8 * BATCH, seconds=seconds)
+    return rate_of(together(tasks)) / slots
+
+
+def write_study(folder: Path, member_clips: float) -> Path:
+    """A factory of two machines and a study of four members, each trained on about so many clips, repeats counted."""
     options = FactoryOptions(
-        machines=("fan", "gearbox"), train_source=30, train_target=2, test_per_condition=4, seconds=4.5, external=0
+        machines=("fan", "gearbox"),
+        train_source=30,
+        train_target=2,
+        test_per_condition=4,
+        seconds=CLIP_SECONDS,
+        external=0,
     )
     make_factory(folder / "factory", options)
-    epochs = max(1, round(member_seconds * CLIPS_PER_SECOND / 64))
+    epochs = max(1, round(member_clips / 64))
+    sizes = {"ROOT": folder, "EPOCHS": epochs, "CLIP_SECONDS": CLIP_SECONDS, "BATCH": BATCH}
+    text = STUDY
+    for name, value in sizes.items():
+        text = text.replace(name, str(value))
     path = folder / "bench.yaml"
-    path.write_text(STUDY.replace("ROOT", str(folder)).replace("EPOCHS", str(epochs)))
+    path.write_text(text)
     return path
 
 
-def measure_whole(folder: Path, member_seconds: float, slots: int) -> Whole:
+def measure_whole(folder: Path, member_clips: float, slots: int) -> Whole:
     """Run the study, then the same members by hand: one process a slot, as many threads and the same allocator."""
-    path = write_study(folder, member_seconds)
+    path = write_study(folder, member_clips)
     study = load_study(path, [f"cluster.slots={slots}"])
     with ray_session(study.cluster), PeakMemory() as peak:
         began = time.perf_counter()

@@ -22,6 +22,7 @@ from models.autoencoder import (
     stack_frames,
 )
 from orchestrator.data.waves import WaveBank
+from orchestrator.optimisers import Adam
 from orchestrator.recipes import AutoencoderRecipe
 from orchestrator.storage import Store
 from orchestrator.training import batches, load_weights
@@ -46,7 +47,7 @@ class AutoencoderTrainee:
 
     def optimiser(self) -> torch.optim.Optimizer:
         """Adam, as the official baseline has it."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.recipe.learning_rate, fused=True)
+        return Adam(self.model.parameters(), lr=self.recipe.learning_rate, fused=True)
 
     def losses(self, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
         """One epoch over all vectors in random order."""

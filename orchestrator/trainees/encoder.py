@@ -15,6 +15,7 @@ from models.augment.triplets import draw_triplets, make_triplets
 from models.features import SAMPLE_RATE_HZ
 from models.losses.triplet import triplet_loss
 from orchestrator.data.waves import WaveBank
+from orchestrator.optimisers import AdamW
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.storage import Store
 from orchestrator.training import batches, load_weights
@@ -36,9 +37,7 @@ class EncoderTrainee:
     def optimiser(self) -> torch.optim.Optimizer:
         """AdamW, as for extractors."""
         recipe = self.recipe
-        return torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        return AdamW(self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
     def losses(self, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
         """One epoch over the machine's clips in random order."""

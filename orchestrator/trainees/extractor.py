@@ -21,6 +21,7 @@ from models.losses.objective import Objective
 from orchestrator.data.waves import WaveBank
 from orchestrator.devices import sent
 from orchestrator.graphs import Graphed
+from orchestrator.optimisers import AdamW
 from orchestrator.recipes import Augmentation, ExtractorRecipe
 from orchestrator.storage import Store
 from orchestrator.training import batches, load_weights, to_device
@@ -66,7 +67,7 @@ class ExtractorTrainee:
 
     def optimiser(self) -> torch.optim.Optimizer:
         """AdamW over the networks and the trainable centres."""
-        return torch.optim.AdamW(
+        return AdamW(
             [p for module in self.modules.values() for p in module.parameters()],
             lr=self.recipe.learning_rate,
             weight_decay=self.recipe.weight_decay,
