@@ -311,6 +311,16 @@ def _at_zero(metrics: Values) -> Points:
     return {(names[name], 0): value for name, value in metrics.items()}
 
 
+def prepare(uri: str) -> None:
+    """Import MLflow and make the tables of a new SQLite file, which takes seconds, before a tracker is there."""
+    try:
+        client = _client(uri)
+        if uri.startswith("sqlite:///"):
+            client.search_experiments(max_results=1)
+    except _failures():
+        return  # `Tracker.start` meets it again and says so
+
+
 def _client(uri: str) -> Any:
     """MLflow's client; the folder of an SQLite file is made here, its tables by the client's first request."""
     for name, value in DEFAULTS.items():

@@ -1,5 +1,6 @@
 """The training loop: reproducible, resumable after every epoch, and honest about what it cannot do."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 
 from orchestrator.data.packing import pack
 from orchestrator.data.waves import WaveBank
-from orchestrator.errors import TrainingError
+from orchestrator.errors import StorageError, TrainingError
+from orchestrator.members import last_epoch
 from orchestrator.recipes import Augmentation, AutoencoderRecipe, EncoderRecipe, ExtractorRecipe, StftBranchConfig
 from orchestrator.storage import Store
 from orchestrator.trainees.autoencoder import AutoencoderTrainee
@@ -120,6 +122,44 @@ def test_a_done_member_is_not_touched(tmp_path: Path, data: TrainingSet) -> None
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()}
     assert train(recipe(), 0, data, folder) == history
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()} == before
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("last.pt", 2), ("epoch_003.pt", 3)])
+def test_what_cannot_be_written_ends_the_run_after_the_next_epoch_and_is_repeated(
+    tmp_path: Path, data: TrainingSet, monkeypatch: pytest.MonkeyPatch, name: str, epochs: int
+) -> None:
+    made, folder, write, seen = recipe(), Store.at(tmp_path / "m"), Store.write, set()
+
+    def full(store: Store, file: str, content: bytes) -> None:
+        if file == name:
+            raise StorageError(f"{file}: no space left")
+        write(store, file, content)
+
+    monkeypatch.setattr(Store, "write", full)
+    with pytest.raises(StorageError, match=name):
+        train(made, 0, data, folder, on_step=lambda epoch, clips: seen.add(epoch))
+    assert seen == set(range(1, epochs + 1))
+    assert not folder.exists("done.json")
+    monkeypatch.undo()
+    train(made, 0, data, folder)
+    train(made, 0, data, Store.at(tmp_path / "whole"))
+    first, second = weights(folder, made), weights(Store.at(tmp_path / "whole"), made)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_every_epoch_but_the_final_one_leaves_a_state(tmp_path: Path, data: TrainingSet) -> None:
+    folder, kept = Store.at(tmp_path / "m"), []
+
+    def look(epoch: int, clips: float) -> None:
+        deadline = time.monotonic() + 30
+        while last_epoch(folder) < epoch - 1 and time.monotonic() < deadline:
+            time.sleep(0.01)  # the state of the epoch before is written beside this one
+        kept.append((epoch, last_epoch(folder)))
+
+    train(recipe(epochs=4, checkpoints=(4,)), 0, data, folder, on_step=look)
+    assert sorted(set(kept)) == [(1, 0), (2, 1), (3, 2), (4, 3)]
+    assert last_epoch(folder) == 3
+    assert folder.exists("done.json")
 
 
 def test_a_left_over_part_of_a_checkpoint_is_ignored(tmp_path: Path, data: TrainingSet) -> None:
