@@ -6,7 +6,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -105,19 +105,25 @@ class Store(NamedTuple):
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file in one step; StorageError where the place is read-only, full or out of reach."""
+        self.write_by(name, lambda sink: sink.write(data))
+
+    def write_by(self, name: str, fill: Callable[[Any], object]) -> None:
+        """The same, with what `fill` writes into the open file."""
         with explain_fault("write", f"{self.uri}/{name}"):
             if self.is_local:
-                self._write_beside(name, data)
+                self._write_beside(name, fill)
                 return
-            with self.files.open_output_stream(self.path(name)) as sink:  # seen only when its upload is complete
-                sink.write(data)
+            whole = io.BytesIO()  # a file is seen when its stream is closed, filled to the end or not
+            fill(whole)
+            with self.files.open_output_stream(self.path(name)) as sink:
+                sink.write(whole.getbuffer())
 
-    def _write_beside(self, name: str, data: bytes) -> None:
+    def _write_beside(self, name: str, fill: Callable[[Any], object]) -> None:
         part = self.path(f".{name}.{uuid.uuid4().hex[:8]}.part")
         try:
             self.files.create_dir(self.root, recursive=True)
             with self.files.open_output_stream(part) as sink:
-                sink.write(data)
+                fill(sink)
             self.files.move(part, self.path(name))
         except OSError:
             self._discard(part)

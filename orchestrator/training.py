@@ -2,11 +2,11 @@
 
 import hashlib
 import io
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -91,13 +91,12 @@ def _train(
                 f"{recipe.learning_rate}) or set precision=float32 in the recipe, then run again"
             )
         history.append({"epoch": epoch, "loss": loss, "seconds": seconds, "clips_per_second": clips / seconds})
-        files = {}
+        files: dict[str, Any] = {}
         if epoch in recipe.checkpoints:
-            files[checkpoint_name(epoch)] = _to_bytes({"model": learner.modules["model"].state_dict()})
+            files[checkpoint_name(epoch)] = _copy({"model": learner.modules["model"].state_dict()})
         if epoch < recipe.epochs:
-            files[LAST] = _to_bytes({"history": history, **{k: part.state_dict() for k, part in kept.items()}})
-            files[PROGRESS] = json.dumps({"epoch": epoch}).encode()
-        writer.write(files)
+            files[LAST] = _copy({"history": history, **{k: part.state_dict() for k, part in kept.items()}})
+        writer.write(files, epoch)
     return history
 
 
@@ -109,14 +108,16 @@ class _Writer(AbstractContextManager["_Writer"]):
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self.pending: Future[None] | None = None
 
-    def write(self, files: Mapping[str, bytes]) -> None:
-        """Begin to write files, in their order, when the ones before are written."""
+    def write(self, files: Mapping[str, Any], epoch: int) -> None:
+        """Begin to write states, in their order, when the ones before are written."""
         self._wait()
-        self.pending = self.pool.submit(self._write, files)
+        self.pending = self.pool.submit(self._write, files, epoch)
 
-    def _write(self, files: Mapping[str, bytes]) -> None:
-        for name, data in files.items():
-            self.folder.write(name, data)
+    def _write(self, files: Mapping[str, Any], epoch: int) -> None:
+        for name, state in files.items():
+            self.folder.write_by(name, partial(torch.save, state))
+        if LAST in files:
+            self.folder.write_json(PROGRESS, {"epoch": epoch})
 
     def _wait(self) -> None:
         pending, self.pending = self.pending, None
@@ -168,7 +169,10 @@ def _resume(folder: Store, kept: dict[str, Any], device: torch.device | str) -> 
     return list(state["history"])
 
 
-def _to_bytes(state: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
+def _copy(state: Any) -> Any:
+    """A state as it is now, on the CPU; the next epoch changes the tensors that it was made of."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, Mapping):
+        return {name: _copy(part) for name, part in state.items()}
+    return [_copy(part) for part in state] if isinstance(state, list) else state

@@ -128,14 +128,14 @@ def test_a_done_member_is_not_touched(tmp_path: Path, data: TrainingSet) -> None
 def test_what_cannot_be_written_ends_the_run_after_the_next_epoch_and_is_repeated(
     tmp_path: Path, data: TrainingSet, monkeypatch: pytest.MonkeyPatch, name: str, epochs: int
 ) -> None:
-    made, folder, write, seen = recipe(), Store.at(tmp_path / "m"), Store.write, set()
+    made, folder, write, seen = recipe(), Store.at(tmp_path / "m"), Store.write_by, set()
 
-    def full(store: Store, file: str, content: bytes) -> None:
+    def full(store: Store, file: str, fill: Callable[[Any], object]) -> None:
         if file == name:
             raise StorageError(f"{file}: no space left")
-        write(store, file, content)
+        write(store, file, fill)
 
-    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(Store, "write_by", full)
     with pytest.raises(StorageError, match=name):
         train(made, 0, data, folder, on_step=lambda epoch, clips: seen.add(epoch))
     assert seen == set(range(1, epochs + 1))
