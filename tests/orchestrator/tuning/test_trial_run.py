@@ -141,13 +141,16 @@ def test_another_backend_neither_trains_nor_embeds(
     monkeypatch.setattr(trial_module, "distances", lambda *given: seen.append(real(*given)) or seen[-1])
     ((_, first),) = run_trial(0, {"backend.clusters": 1}, mine)
     before, number = member_files(tmp_path), len(seen)
-    monkeypatch.setattr(trial_module, "embed_checkpoints", None)  # anyone who calls it fails
-    ((_, second),) = run_trial(1, {"backend.clusters": 3}, mine)
+    with monkeypatch.context() as context:
+        context.setattr(trial_module, "embed_checkpoints", None)  # anyone who calls it fails
+        ((_, second),) = run_trial(1, {"backend.clusters": 3}, mine)
     assert member_files(tmp_path) == before
     assert len(seen) == 2 * number > 0
     assert all((one != other).any() for one, other in zip(seen[:number], seen[number:], strict=True))
     assert first.label_free is not None
     assert second.label_free is not None
+    ((_, alone),) = run_trial(1, {"backend.clusters": 3}, mine._replace(store=Store.at(tmp_path / "alone")))
+    assert alone == second
 
 
 def test_pseudo_labels_are_made_in_the_trial_that_needs_them(tmp_path: Path, clips: pa.Table, parts: list[Any]) -> None:
