@@ -10,7 +10,7 @@ CPU_CAPABILITIES = ("amx_bf16", "avx512_bf16", "bf16")  # the last one is ARM's
 def network_precision(kind: str, autocast: bool) -> torch.autocast:
     """The context in which a network runs on a kind of device, cpu or cuda.
 
-    With `autocast` bfloat16 where the processor or GPU computes in it; elsewhere it is emulated, three times slower
+    With `autocast` bfloat16 where the processor or GPU computes in it; elsewhere it is emulated, ten times slower
     than float32, which is used instead. Nothing is kept in autocast's cache: no weight is used twice, and CUDA graphs
     forbid it.
     """

@@ -6,6 +6,7 @@ Shapes: N clips, A of them for training, E = M * D size of z_cat.
 import io
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,9 @@ class _UpTo:
         if epoch is None:
             return self.trainee.losses(generator)
         if not self.folder.exists(checkpoint_name(epoch - 1)):
-            self.folder.write(checkpoint_name(epoch - 1), _weights(self.modules["model"]))
+            weights = {"model": self.modules["model"].state_dict()}
+            self.folder.write_by(checkpoint_name(epoch - 1), partial(torch.save, weights))
         raise _AtRung
-
-
-def _weights(model: torch.nn.Module) -> bytes:
-    buffer = io.BytesIO()
-    torch.save({"model": model.state_dict()}, buffer)
-    return buffer.getvalue()
 
 
 def train_up_to(member: Member, rung: int, work: Work, bank: WaveBank, report: Report) -> None:
