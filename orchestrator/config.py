@@ -125,7 +125,11 @@ class ClusterConfig(Frozen):
     slots: int | Literal["auto"] = Field(
         "auto", description="members trained at a time; auto: one per GPU, else per core"
     )
-    cpus_per_slot: float = Field(1, gt=0, le=1024, description="also the threads of a CPU slot")
+    cpus_per_slot: Annotated[float, Field(gt=0, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="also the threads of a CPU slot; auto: 1, or up to 4 where all members of a study on a local Ray "
+        "would leave cores idle",
+    )
     gpus_per_slot: float | Literal["auto"] = Field("auto", description="fractions allowed; auto: 1 where GPUs exist")
     cuda_graphs: bool = Field(
         False, description="replay an extractor's passes as one CUDA graph, for twice the GPU memory; not measured"

@@ -14,7 +14,7 @@ from orchestrator.config import ClusterConfig
 from orchestrator.errors import ResourceError
 
 CONNECT_SECONDS = 5.0
-MOST_THREADS = 4  # that a slot is recommended
+MOST_THREADS = 4  # of a slot, unless a study asks for more
 LOCAL = "local"  # a Ray of this run alone
 RAY_SETTINGS = {  # given to all workers
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # 2 s by default, which a stage waits for at its end
@@ -110,21 +110,31 @@ def knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def find_slots(cluster: ClusterConfig, members: int) -> Slots:
-    """How many slots to start for so many members; ResourceError at once where the cluster cannot hold them."""
+def find_slots(cluster: ClusterConfig, members: int, of_study: int | None = None) -> Slots:
+    """How many slots to start for so many members; ResourceError at once where the cluster cannot hold them.
+
+    `of_study` is how many members the whole study has, where that is known: with fewer than a local Ray has cores,
+    `cluster.cpus_per_slot=auto` gives each more threads. Those left to do would not do: a run that goes on would train
+    with other threads, and scores of other threads differ in their last digits.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_gpus = any(node.get("GPU", 0) for node in nodes)
     gpus = float(has_gpus) if cluster.gpus_per_slot == "auto" else cluster.gpus_per_slot
-    fit = sum(_fitting(node, cluster.cpus_per_slot, gpus) for node in nodes)
+    local = cluster_address(cluster) == LOCAL
+    cpus = 1.0 if cluster.cpus_per_slot == "auto" else cluster.cpus_per_slot
+    if (cluster.cpus_per_slot, cluster.slots) == ("auto", "auto") and of_study and local and not gpus:
+        cores = int(sum(node.get("CPU", 0) for node in nodes))
+        cpus = float(max(1, min(cores // of_study, MOST_THREADS)))
+    fit = sum(_fitting(node, cpus, gpus) for node in nodes)
     wanted = max(1, fit) if cluster.slots == "auto" else cluster.slots
     if fit < wanted:
         offer = ", ".join(f"{node.get('CPU', 0):g} CPU + {node.get('GPU', 0):g} GPU" for node in nodes)
         raise ResourceError(
-            f"the study asks for {wanted} slot(s) of {cluster.cpus_per_slot:g} CPU + {gpus:g} GPU, but the "
+            f"the study asks for {wanted} slot(s) of {cpus:g} CPU + {gpus:g} GPU, but the "
             f"cluster holds {fit} (nodes: {offer}). Lower cluster.slots, cluster.cpus_per_slot or cluster.gpus_per_slot"
         )
     most = members if cluster.slots == "auto" else min(wanted, members)
-    return Slots(min(wanted, members), cluster.cpus_per_slot, gpus, most if cluster_address(cluster) != LOCAL else 0)
+    return Slots(min(wanted, members), cpus, gpus, 0 if local else most)
 
 
 def cluster_address(cluster: ClusterConfig) -> str:
@@ -138,19 +148,6 @@ def busy_note(slots: Slots) -> str | None:
     needed = {"CPU": slots.number * slots.cpus, "GPU": slots.number * slots.gpus}
     short = [f"{free.get(kind, 0):g} of {n:g} {kind}" for kind, n in needed.items() if free.get(kind, 0) < n]
     return f"the cluster is busy: {', '.join(short)} free; training starts when the rest is" if short else None
-
-
-def idle_note(cluster: ClusterConfig, members: int) -> str | None:
-    """A sentence where a whole study has fewer members than this machine has slots: cores would have nothing to do."""
-    cores = int(ray.cluster_resources().get("CPU", 0))
-    more = min(cores // max(1, members), MOST_THREADS)
-    chosen = cluster.slots != "auto" or cluster.cpus_per_slot != 1 or cluster_address(cluster) != LOCAL
-    if chosen or more < 2 or find_slots(cluster, members).gpus:
-        return None
-    return (
-        f"{members} member(s) use {members} of {cores} cores; with cluster.cpus_per_slot={more} each has {more} "
-        "threads (scores differ from those of one thread in their last digits)"
-    )
 
 
 def _fitting(node: dict[str, float], cpus: float, gpus: float) -> int:

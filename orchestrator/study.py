@@ -37,7 +37,7 @@ from orchestrator.provenance import PROVENANCE, program
 from orchestrator.pseudo_labels import make_pseudo_labels
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.results import Results, make_results, write_results
-from orchestrator.runtime import LOCAL, Slots, busy_note, cluster_address, find_slots, idle_note, ray_session
+from orchestrator.runtime import LOCAL, Slots, busy_note, cluster_address, find_slots, ray_session
 from orchestrator.scoring import SCORE_SCHEMA, few_clips_note, output_name
 from orchestrator.storage import Store
 from orchestrator.work import Work, make_work
@@ -122,9 +122,6 @@ def _execute(session: Session, found: pa.Table) -> Plan:
 
     plan = next_plan()
     check_true_attributes(plan)
-    idle = None if plan.waiting else idle_note(study.cluster, len(plan.members))
-    if idle:
-        say(f"note: {idle}")
     session.ledger.start(plan)
     _train(session, plan, decoded)
     if "pseudo-labels" in plan.waiting.values():
@@ -154,12 +151,13 @@ def _train(session: Session, plan: Plan, decoded: Decoded) -> None:
     pending = plan.pending
     if not pending:
         return
-    slots = find_slots(session.study.cluster, len(pending))
+    slots = find_slots(session.study.cluster, len(pending), None if plan.waiting else len(plan.members))
     later = f"; {len(plan.waiting)} group(s) wait for {' and '.join(dict.fromkeys(plan.waiting.values()))}"
     trained = sum(is_done(member.folder(session.store)) for member in pending)
     counts = {"training and scoring": len(pending) - trained, "only scoring": trained}
     what = ", ".join(f"{verb} {count} member(s)" for verb, count in counts.items() if count)
-    session.view.say(f"{what} on {slots.number} slot(s){later if plan.waiting else ''}")
+    threads = f" of {slots.threads} threads" if slots.threads > 1 and not slots.gpus else ""
+    session.view.say(f"{what} on {slots.number} slot(s){threads}{later if plan.waiting else ''}")
 
     def watch(status: Status) -> None:
         session.ledger.members(plan, status.finished)

@@ -13,7 +13,7 @@ from support import free_port
 from orchestrator import runtime
 from orchestrator.config import ClusterConfig
 from orchestrator.errors import ResourceError
-from orchestrator.runtime import Slots, busy_note, find_slots, idle_note, ray_session, token_hint, worker_environment
+from orchestrator.runtime import Slots, busy_note, find_slots, ray_session, token_hint, worker_environment
 
 Node = dict[str, float]
 
@@ -103,19 +103,28 @@ def test_words_for_an_address_are_not_knocked_at(monkeypatch: pytest.MonkeyPatch
     runtime.knock(address)
 
 
-def test_idle_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("nodes", "cluster", "of_study", "expected"),
+    [
+        ([LAPTOP], {}, 1, (1, 2)),
+        ([LAPTOP], {}, 2, (1, 1)),
+        ([{"CPU": 8.0}], {}, 3, (1, 2)),
+        ([{"CPU": 8.0}], {}, 5, (1, 1)),  # no whole core more for each
+        ([{"CPU": 64.0}], {}, 5, (1, 4)),
+        ([LAPTOP], {}, None, (1, 1)),  # members are still to come
+        ([LAPTOP], {"slots": 1}, 1, (1, 1)),  # what the user asked for
+        ([LAPTOP], {"cpus_per_slot": 1}, 1, (1, 1)),
+        ([LAPTOP], {"address": "10.0.0.1:6379"}, 1, (1, 1)),
+        ([TWO_GPUS], {}, 1, (1, 1)),
+    ],
+)
+def test_members_fewer_than_cores_share_them(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[Node], cluster: dict, of_study: int | None, expected: tuple[int, float]
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0}}])
-    note = idle_note(ClusterConfig(), 3)
-    assert note is not None
-    assert note.startswith("3 member(s) use 3 of 8 cores; with cluster.cpus_per_slot=2")
-    assert idle_note(ClusterConfig(), 5) is None  # no whole core more for each
-    assert idle_note(ClusterConfig(cpus_per_slot=2), 3) is None
-    assert idle_note(ClusterConfig(slots=3), 3) is None  # what the user asked for
-    assert idle_note(ClusterConfig(address="10.0.0.1:6379"), 3) is None
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
-    assert idle_note(ClusterConfig(), 3) is None
+    nodes_are(monkeypatch, *nodes)
+    slots = find_slots(ClusterConfig.model_validate(cluster), 1, of_study)
+    assert (slots.number, slots.cpus) == expected
 
 
 def test_workers_get_an_allocator_unless_the_user_chose_one(monkeypatch: pytest.MonkeyPatch) -> None:
