@@ -14,9 +14,9 @@ def coreset(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ..., as for `asd run`")] = None,
 ) -> None:
     """Score external audio with a finished study's members and keep what sounds like its machines (Algorithm 2)."""
+    from orchestrator.coreset_alone import choose_alone
     from orchestrator.display import RunDisplay
     from orchestrator.loading import load_study
-    from orchestrator.study import choose_alone
 
     console = terminal()
     with RunDisplay(console) as display:

@@ -17,9 +17,7 @@ def run(
 ) -> None:
     """Train, score and compare everything a study names; run it again to go on after any interruption."""
     from orchestrator.display import RunDisplay, duration
-    from orchestrator.loading import load_study
-    from orchestrator.plan import study_store
-    from orchestrator.results import results_table
+    from orchestrator.loading import load_study, study_store
     from orchestrator.study import run_study
 
     started = time.monotonic()
@@ -27,6 +25,8 @@ def run(
     console = terminal()
     with RunDisplay(console) as display:
         outcome = run_study(checked, display)
+    from orchestrator.results import results_table  # heavy: `run_study` starts Ray before it imports such
+
     console.print(results_table(outcome.results))
     folder = f"{checked.storage}/{checked.name}"
     there = study_store(checked).names()

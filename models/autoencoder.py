@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
-from models.features import SAMPLE_RATE_HZ
+from models.branches import SAMPLE_RATE_HZ
 
 BANDS = 128
 FRAMES = 5

@@ -4,21 +4,14 @@ Shapes: B clips, T samples, M branches, D embedding size of one branch.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.features import SAMPLE_RATE_HZ, AmplitudeSpectrogram, AmplitudeSpectrum
-from models.networks import MIN_STFT_FRAMES, DftBranch, StftBranch, min_dft_bins
+from models.branches import Branch
+from models.features import AmplitudeSpectrogram, AmplitudeSpectrum
+from models.networks import DftBranch, StftBranch
 from models.precision import network_precision
-
-
-class Branch(NamedTuple):
-    """One input feature: the DFT of the whole clip (`n_fft` is None), or an STFT of `n_fft` points."""
-
-    n_fft: int | None = None
-    tmn: bool = False
 
 
 class Extractor(nn.Module):
@@ -57,10 +50,3 @@ class Extractor(nn.Module):
         with network_precision(inputs[0].device.type, self.autocast):
             embeds = [network(x) for network, x in zip(self.networks, inputs, strict=True)]
         return torch.stack([embed_BD.float() for embed_BD in embeds], dim=1)
-
-
-def min_clip_seconds(branch: Branch) -> float:
-    """The shortest clip that a branch accepts, in seconds: 4.38 for the DFT, ten hops for an STFT."""
-    if branch.n_fft is None:
-        return 2 * (min_dft_bins() - 1) / SAMPLE_RATE_HZ
-    return (MIN_STFT_FRAMES - 1) * (branch.n_fft // 2) / SAMPLE_RATE_HZ

@@ -8,7 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-SAMPLE_RATE_HZ = 16_000
+from models.branches import SAMPLE_RATE_HZ
+
 MIN_FREQUENCY_HZ = 200.0
 MAX_FREQUENCY_HZ = 8_000.0
 

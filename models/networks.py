@@ -14,17 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from models.branches import DFT_CONVOLUTIONS, dft_frames, min_dft_bins, valid_length
 from models.stem import KERNEL, STRIDE, matrix_dtype, normalised_stem
 
 SQUEEZE_RATIO = 16
 RESNET_CHANNELS = (16, 32, 64, 128)
-DFT_CONVOLUTIONS = ((1, 256, 64), (128, 64, 32), (128, 16, 4))  # input channels, kernel, stride; 128 channels out
 DFT_HIDDEN_LAYERS = 5
-
-
-def _valid(length: int, kernel: int, stride: int) -> int:
-    """Length after an unpadded convolution or pooling."""
-    return (length - kernel) // stride + 1
 
 
 class SqueezeExcitation(nn.Module):
@@ -96,7 +91,7 @@ class StridedConv1d(nn.Conv1d):
 
     def forward(self, x_BCN: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        shifts, positions = kernel // stride, _valid(x_BCN.shape[2], kernel, stride)
+        shifts, positions = kernel // stride, valid_length(x_BCN.shape[2], kernel, stride)
         x_BNC = x_BCN.to(matrix_dtype(x_BCN)).transpose(1, 2)
         blocks = x_BNC[:, : (positions + shifts - 1) * stride].unflatten(1, (-1, stride)).flatten(2)
         windows = torch.cat([blocks[:, first : first + positions] for first in range(shifts)], dim=2)
@@ -140,24 +135,6 @@ class DftBranch(nn.Module):
         maps_BCN = self.convolutions(spectrum_BF.unsqueeze(1))
         embed_BD: Tensor = self.head(maps_BCN.flatten(1))
         return embed_BD
-
-
-def dft_frames(bins: int) -> int:
-    """Positions left after the three convolutions of the DFT branch (zero or less: the clip is too short)."""
-    for _, kernel, stride in DFT_CONVOLUTIONS:
-        bins = _valid(bins, kernel, stride)
-    return bins
-
-
-MIN_STFT_FRAMES = 11  # what the 7x7 stem and the pooling after it need
-
-
-def min_dft_bins() -> int:
-    """The shortest spectrum that the DFT branch accepts: 35,008 bins, clips of 4.38 s."""
-    length = 1
-    for _, kernel, stride in reversed(DFT_CONVOLUTIONS):
-        length = (length - 1) * stride + kernel
-    return length
 
 
 def has_short_rows(channels: int, stride: int) -> bool:
@@ -235,7 +212,7 @@ class StftBranch(nn.Module):
         self.stem = nn.Conv2d(1, first, KERNEL, STRIDE, bias=False)
         self.norm_stem = nn.BatchNorm2d(first)
         blocks: list[nn.Module] = []
-        rows = _valid(_valid(bins, 7, 2), 3, 2)
+        rows = valid_length(valid_length(bins, 7, 2), 3, 2)
         if rows < 1:
             raise ValueError(f"{bins} frequency bins are too few for the 7x7 stem; at least 11 are needed")
         for before, after in pairwise((first, *RESNET_CHANNELS)):

@@ -1,6 +1,7 @@
 """The live view of a run: every slot's member, clips per second and time left; plain lines without a terminal."""
 
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -8,10 +9,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.external_ledger import Progress
 from orchestrator.member_queue import Status
-from orchestrator.plan import Plan
 from orchestrator.runtime import Slots
+
+if TYPE_CHECKING:  # takes seconds to import, and is only named here
+    from orchestrator.external_ledger import Progress
+    from orchestrator.plan import Plan
 
 LINE_EVERY_SECONDS = 15.0
 RATE_WINDOW_SECONDS = 60.0
@@ -41,7 +44,7 @@ class RunDisplay:
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    def members(self, status: Status, plan: Plan, slots: Slots) -> None:
+    def members(self, status: Status, plan: "Plan", slots: Slots) -> None:
         """Show the farm: every slot's member, and how the whole goes on."""
         now = time.monotonic()
         if plan is not self.plan:  # the next stage
@@ -58,7 +61,7 @@ class RunDisplay:
             self.line_at = now
             self.say(self._headline(status, plan))
 
-    def external(self, progress: Progress) -> None:
+    def external(self, progress: "Progress") -> None:
         """Show how the scoring of external audio goes on."""
         now = time.monotonic()
         if self.live is not None:
@@ -70,7 +73,7 @@ class RunDisplay:
             self.line_at = now
             self.say(self._external_line(progress, now))
 
-    def _external_line(self, progress: Progress, now: float) -> str:
+    def _external_line(self, progress: "Progress", now: float) -> str:
         assert self.external_from is not None
         since, shards, candidates = self.external_from
         seconds, done = now - since, progress.shards_done - shards
@@ -89,7 +92,7 @@ class RunDisplay:
         (first, before), (last, after) = self.samples[0], self.samples[-1]
         return (after - before) / (last - first) if last - first >= FIRST_ESTIMATE_SECONDS else 0.0
 
-    def _headline(self, status: Status, plan: Plan) -> str:
+    def _headline(self, status: Status, plan: "Plan") -> str:
         done = len(plan.members) - self.pending + len(status.finished)
         failed = f", {len(status.failed)} failed" if status.failed else ""
         return f"{done}/{len(plan.members)} members{failed}, {self._pace(status)}"
@@ -100,7 +103,7 @@ class RunDisplay:
             return "estimating the time left" if status.clips else "starting the slots"
         return f"{rate:.0f} clips/s, {duration(max(0, self.total - status.clips) / rate)} left"
 
-    def _view(self, status: Status, plan: Plan, slots: Slots) -> Group:
+    def _view(self, status: Status, plan: "Plan", slots: Slots) -> Group:
         table = Table.grid(padding=(0, 2))
         for slot in range(max(slots.number, *(n + 1 for n in status.slots), 0)):
             doing = status.slots.get(slot)

@@ -15,7 +15,7 @@ from orchestrator.pseudo_labels import agreement_metrics
 from orchestrator.recipes import EncoderRecipe, ExtractorRecipe
 from orchestrator.results import Results, SystemResult, member_figures
 from orchestrator.storage import Store, is_local
-from orchestrator.tracking import Tracker, prepare
+from orchestrator.tracking import Tracker
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -35,7 +35,6 @@ class Ledger:
         self.temporary = tempfile.TemporaryDirectory(prefix="asd-ledger-")
 
     def __enter__(self) -> "Ledger":
-        self._later(prepare, tracking_uri(self.study))  # while Ray starts
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -44,6 +44,11 @@ def read_study(store: Store) -> Study:
     return _checked(f"{store.uri}/{STUDY}", raw, ()).model_copy(update={"storage": store.uri.rpartition("/")[0]})
 
 
+def study_store(study: Study) -> Store:
+    """Where a study keeps everything: a folder, or a place of an object store."""
+    return Store.at(study.storage).child(study.name)
+
+
 def _checked(path: str | Path, raw: DictConfig, overrides: Sequence[str]) -> Study:
     late = [o for o in overrides if LIST_ITEM.match(o) and o.startswith("groups.")]  # the list may be `recipe`'s
     plain = _resolved(path, raw, [o for o in overrides if o not in late])

@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 from orchestrator.config import CoreSetConfig, DataConfig, Study, uses_core_set, uses_pseudo_labels
 from orchestrator.coreset import CoreSet, core_set_key, ledger_key, read_core_set
 from orchestrator.data import clips as clip_table
-from orchestrator.data.audioset import Shard, find_shards
+from orchestrator.data.audioset import Shard, external_shards
 from orchestrator.data.labels import LabelSets, label_sets
 from orchestrator.data.true_attributes import read_true_attributes
 from orchestrator.data.truth import read_truth
 from orchestrator.errors import DataError
 from orchestrator.external_scoring import Chooser
+from orchestrator.loading import study_store
 from orchestrator.members import Member, digest, is_done, last_epoch
 from orchestrator.pseudo_labels import EncoderPair, pseudo_labels_key, read_pseudo_labels
 from orchestrator.recipes import AutoencoderRecipe, ExtractorRecipe, GroupRecipe
@@ -103,11 +104,6 @@ class Plan(NamedTuple):
         return Chooser(tuple(member.folder(self.store) for member in members), recipe, config.epoch, self.key)
 
 
-def study_store(study: Study) -> Store:
-    """Where a study keeps everything: a folder, or a place of an object store."""
-    return Store.at(study.storage).child(study.name)
-
-
 def make_plan(study: Study) -> Plan:
     """Scan the recordings and list the members; writes nothing."""
     store = study_store(study)
@@ -128,13 +124,6 @@ def checked_clips(clips: pa.Table, data: DataConfig) -> pa.Table:
     """The usable clips with their truth; DataError with the list of what is broken."""
     usable = clip_table.check(clips, data.max_bad_clips)
     return clip_table.join_truth(usable, read_truth(data.truth)) if data.truth else usable
-
-
-def external_shards(study: Study) -> list[Shard]:
-    """The external audio that the study names; DataError lists what is wrong with it."""
-    if study.core_set is None or not any(map(uses_core_set, study.groups.values())):
-        return []
-    return find_shards(study.core_set)
 
 
 def plan_members(study: Study, store: Store, clips: pa.Table, shards: Sequence[Shard]) -> Plan:

@@ -7,15 +7,17 @@ import torch
 
 from orchestrator.config import Study
 from orchestrator.coreset import read_core_set, samples_of
+from orchestrator.data.audioset import external_shards
 from orchestrator.data.clips import read_clips
 from orchestrator.data.dcase import find_clips
 from orchestrator.data.packing import pack
 from orchestrator.data.waves import WaveBank
 from orchestrator.devices import check_device
 from orchestrator.errors import ConfigError
+from orchestrator.loading import study_store
 from orchestrator.lock import only_writer
 from orchestrator.members import Member
-from orchestrator.plan import Plan, checked_clips, external_shards, plan_members, study_store
+from orchestrator.plan import Plan, checked_clips, plan_members
 from orchestrator.storage import Store
 from orchestrator.work import make_work, work_on
 

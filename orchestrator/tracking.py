@@ -4,6 +4,7 @@ The only module that imports mlflow, and only when something is logged. A run is
 study logs what is missing and nothing twice. Whatever goes wrong here is said once and never stops the work.
 """
 
+import importlib
 import json
 import os
 import re
@@ -311,20 +312,16 @@ def _at_zero(metrics: Values) -> Points:
     return {(names[name], 0): value for name, value in metrics.items()}
 
 
-def prepare(uri: str) -> None:
-    """Import MLflow and make the tables of a new SQLite file, which takes seconds, before a tracker is there."""
-    try:
-        client = _client(uri)
-        if uri.startswith("sqlite:///"):
-            client.search_experiments(max_results=1)
-    except _failures():
-        return  # `Tracker.start` meets it again and says so
+def import_mlflow() -> None:
+    """Import MLflow with this project's settings; it takes 2 s, so a run does it while it waits for something else."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    importlib.import_module("mlflow")
 
 
 def _client(uri: str) -> Any:
     """MLflow's client; the folder of an SQLite file is made here, its tables by the client's first request."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    import_mlflow()
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
     from mlflow import MlflowClient

@@ -19,9 +19,9 @@ from orchestrator.coreset import CORE_SET_SCHEMA
 from orchestrator.data.audioset import find_shards
 from orchestrator.data.clips import read_clips
 from orchestrator.data.dcase import find_clips
-from orchestrator.loading import load_study, study_yaml
+from orchestrator.loading import load_study, study_store, study_yaml
 from orchestrator.members import Member
-from orchestrator.plan import CLIPS, Plan, checked_clips, plan_members, study_store
+from orchestrator.plan import CLIPS, Plan, checked_clips, plan_members
 from orchestrator.pseudo_labels import make_pseudo_labels
 from orchestrator.recipes import AutoencoderRecipe, EncoderRecipe
 from orchestrator.results import make_results, write_results

@@ -11,9 +11,9 @@ import soundfile
 
 from orchestrator.config import Study
 from orchestrator.data.clips import read_clips
-from orchestrator.loading import load_study, study_yaml
+from orchestrator.loading import load_study, study_store, study_yaml
 from orchestrator.members import Member
-from orchestrator.plan import CLIPS, make_plan, study_store
+from orchestrator.plan import CLIPS, make_plan
 from orchestrator.results import make_results, write_results
 from orchestrator.scoring import output_name
 from orchestrator.single import train_single

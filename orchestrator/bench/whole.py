@@ -12,9 +12,8 @@ from orchestrator.bench.rounds import farm, rate_of, together
 from orchestrator.config import Study
 from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.errors import ResourceError
-from orchestrator.loading import load_study
+from orchestrator.loading import load_study, study_store
 from orchestrator.members import DONE
-from orchestrator.plan import study_store
 from orchestrator.runtime import ray_session, worker_environment
 from orchestrator.single import train_single
 from orchestrator.study import run_study

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from orchestrator.config import CoreSetConfig
+from orchestrator.config import CoreSetConfig, Study, uses_core_set
 from orchestrator.data.audioset_classes import CANDIDATE_CLASSES
 from orchestrator.data.segments import FileFault, file_batches
 from orchestrator.errors import DataError, first_line
@@ -43,6 +43,13 @@ class Shard(NamedTuple):
     place: str
     rows: int
     files: pa.Table | None = None
+
+
+def external_shards(study: Study) -> list[Shard]:
+    """The external audio that the study names; DataError lists what is wrong with it."""
+    if study.core_set is None or not any(map(uses_core_set, study.groups.values())):
+        return []
+    return find_shards(study.core_set)
 
 
 def find_shards(config: CoreSetConfig) -> list[Shard]:

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.config import Study
+from orchestrator.data.audioset import external_shards
 from orchestrator.data.clips import CLIP_SCHEMA, by_place, machines_without_attributes
 from orchestrator.errors import ConfigError, DataError, UserError
 from orchestrator.evaluation import OfficialResult, Place, evaluate_scores
-from orchestrator.loading import STUDY, load_study, read_study
-from orchestrator.plan import CLIPS, Plan, external_shards, plan_members, study_store
+from orchestrator.loading import STUDY, load_study, read_study, study_store
+from orchestrator.plan import CLIPS, Plan, plan_members
 from orchestrator.results import TEST_SCORES
 from orchestrator.scoring import SCORE_SCHEMA
 from orchestrator.storage import Store, is_local

@@ -2,8 +2,7 @@
 
 from orchestrator.data.folders import is_folder
 from orchestrator.ledger import TRACKING, local_home, tracking_uri
-from orchestrator.loading import load_study, read_study
-from orchestrator.plan import study_store
+from orchestrator.loading import load_study, read_study, study_store
 from orchestrator.serving.from_study import bundle_of_study
 from orchestrator.serving.register import Home, Registered, register
 from orchestrator.storage import Store

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backend import Backend, anomaly_scores
+from models.branches import SAMPLE_RATE_HZ
 from models.extractor import Extractor
-from models.features import SAMPLE_RATE_HZ
 from orchestrator.data.waves import WaveBank
 from orchestrator.recipes import BranchConfig, ExtractorRecipe
 from orchestrator.scoring import load_backends

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from models.threshold import gamma_threshold
 from orchestrator.config import Study, uses_core_set
 from orchestrator.data import clips as clip_table
+from orchestrator.data.audioset import external_shards
 from orchestrator.ensemble import RULES, score_matrix
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.loading import read_study
 from orchestrator.members import Member
-from orchestrator.plan import CLIPS, Plan, external_shards, plan_members
+from orchestrator.plan import CLIPS, Plan, plan_members
 from orchestrator.provenance import code_version
 from orchestrator.recipes import EncoderRecipe
 from orchestrator.scoring import output_name

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.attribute_encoder import AttributeEncoder
 from models.augment.triplets import draw_triplets, make_triplets
-from models.features import SAMPLE_RATE_HZ
+from models.branches import SAMPLE_RATE_HZ
 from models.losses.triplet import triplet_loss
 from orchestrator.data.waves import WaveBank
 from orchestrator.optimisers import AdamW

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from models.augment.cutmix import Cut, apply_cutmix, draw_cutmix
 from models.augment.mixup import apply_mixup, draw_mixup
+from models.branches import SAMPLE_RATE_HZ
 from models.extractor import Extractor
-from models.features import SAMPLE_RATE_HZ
 from models.losses.featex import Exchange, draw_exchange
 from models.losses.multi_label import Mix, unmixed
 from models.losses.objective import Objective

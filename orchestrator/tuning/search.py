@@ -15,9 +15,10 @@ from orchestrator.data.dcase import find_clips
 from orchestrator.decoding import Decoded, decode_on_ray
 from orchestrator.devices import graphs_note
 from orchestrator.errors import DataError, TrainingError
+from orchestrator.loading import study_store
 from orchestrator.lock import only_writer
 from orchestrator.member_queue import MemberQueue
-from orchestrator.plan import CLIPS, checked_clips, study_store
+from orchestrator.plan import CLIPS, checked_clips
 from orchestrator.runtime import busy_note, find_slots, ray_session
 from orchestrator.scoring import few_clips_note, scoring_key
 from orchestrator.storage import Store

@@ -15,7 +15,7 @@ import pytest
 import ray
 import yaml
 
-from jobs.__main__ import main
+from jobs.__main__ import run_job
 from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.lock import only_writer
 from orchestrator.storage import Store
@@ -33,7 +33,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["asd", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            main()
+            run_job()
         message = capsys.readouterr().err
         assert end.value.code == 2, message
         assert message.startswith("error: ")
@@ -245,6 +245,6 @@ def test_a_plan_writes_nothing(
     before = files(storage)
     monkeypatch.setattr(sys, "argv", ["asd", "plan", str(study), f"name={name}"])
     with pytest.raises(SystemExit, match="0"):
-        main()
+        run_job()
     assert len(re.findall(rf"│ {state} +│", capsys.readouterr().out)) == 4
     assert files(storage) == before

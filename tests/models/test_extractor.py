@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.extractor import Branch, Extractor, min_clip_seconds
+from models.branches import Branch, min_clip_seconds
+from models.extractor import Extractor
 from models.losses.objective import Objective
 from models.losses.subspace import SubspaceLoss
 from models.precision import computes_bfloat16

@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from models.networks import (
-    DftBranch,
-    ResidualBlock,
-    SqueezeExcitation,
-    StftBranch,
-    dft_frames,
-    min_dft_bins,
-)
+from models.branches import dft_frames, min_dft_bins
+from models.networks import DftBranch, ResidualBlock, SqueezeExcitation, StftBranch
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from models.extractor import Branch, Extractor
+from models.branches import Branch
+from models.extractor import Extractor
 from models.networks import SqueezeExcitation
 from models.plain import PlainExtractor
 

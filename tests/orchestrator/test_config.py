@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from models.extractor import Branch, min_clip_seconds
+from models.branches import Branch, min_clip_seconds
 from orchestrator.config import (
     CANDIDATE_CLASSES,
     BackendConfig,

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.extractor import Branch, Extractor
+from models.branches import Branch
+from models.extractor import Extractor
 from orchestrator.data.packing import pack
 from orchestrator.data.waves import WaveBank
 from orchestrator.devices import graphs_note

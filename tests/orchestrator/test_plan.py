@@ -13,9 +13,10 @@ from orchestrator.config import Study
 from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.data.synth.faults import KINDS
 from orchestrator.errors import DataError
+from orchestrator.loading import study_store
 from orchestrator.members import DONE, LAST, Member
 from orchestrator.outlook import estimated_seconds, shared_groups
-from orchestrator.plan import Plan, checked_clips, make_plan, study_store
+from orchestrator.plan import Plan, checked_clips, make_plan
 from orchestrator.pseudo_labels import PSEUDO_SCHEMA
 from orchestrator.scoring import few_clips_note, output_name
 

@@ -16,7 +16,7 @@ from mlflow_server import Server
 from support import free_port
 
 from orchestrator.mlflow_limits import NAME_LENGTH, safe_names
-from orchestrator.tracking import Tracker, _client, prepare
+from orchestrator.tracking import Tracker, _client
 
 HISTORY = [{"epoch": e, "loss": 20 / e, "loss/z(cat)#1": 1.0 * e} for e in (1, 2, 3)]
 
@@ -215,19 +215,6 @@ def test_safe_names_are_valid_distinct_and_keep_what_was_valid(names: list[str])
         _validate_metric_name(name)
         assert len(name) <= NAME_LENGTH
         assert safe_names([name]) == {name: name}
-
-
-def test_what_is_prepared_is_found_by_the_tracker_and_a_fault_is_left_to_it(folder: Path) -> None:
-    file = folder / "made" / "mlflow.db"
-    prepare(f"sqlite:///{file}")
-    assert file.stat().st_size > 100_000  # its tables
-    tables = file.read_bytes()
-    prepare(f"sqlite:///{file}")
-    assert file.read_bytes() == tables
-    (folder / "text.db").write_text("no data base, and long enough to be read as one\n" * 100)
-    prepare(f"sqlite:///{folder / 'text.db'}")
-    prepare("nowhere://at.all")
-    prepare(f"http://127.0.0.1:{free_port()}")
 
 
 def test_a_store_that_cannot_be_used_is_said_once(folder: Path) -> None:

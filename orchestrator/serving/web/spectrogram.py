@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.autoencoder import HOP_SAMPLES, LogMel
-from models.features import SAMPLE_RATE_HZ
+from models.branches import SAMPLE_RATE_HZ
 from orchestrator.serving.web.schema import Spectrogram
 
 MOST_COLUMNS = 320
