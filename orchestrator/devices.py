@@ -5,6 +5,7 @@ import os
 import torch
 from torch import Tensor
 
+from models.precision import computes_bfloat16
 from orchestrator.errors import ResourceError, first_line
 
 
@@ -22,6 +23,16 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     From pinned memory to a GPU: else the host waits until the GPU has done all that it was told before.
     """
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def computed_by(device: torch.device | str, precision: str) -> dict[str, str | int]:
+    """What decides a member's last digits beside its identity: the kind of device, this process's threads, precision.
+
+    Networks of a recipe with `precision` bfloat16 run in it where the device has it.
+    """
+    kind = torch.device(device).type
+    half = precision == "bfloat16" and computes_bfloat16(kind)
+    return {"device": kind, "threads": torch.get_num_threads(), "networks": "bfloat16" if half else "float32"}
 
 
 def graphs_note(asked: bool, gpu: bool) -> str | None:

@@ -86,13 +86,15 @@ class Ledger:
     def _log_member(self, plan: "Plan", member_hash: str) -> None:
         assert self.tracker is not None
         member = plan.members[member_hash]
-        history = member.folder(self.store).read_json(DONE)["history"]
+        done = member.folder(self.store).read_json(DONE)
+        history = done["history"]
         self.tracker.log_member(
             parent=home(self.study, member),
             member=member_hash,
             title=member.title,
             params=flatten(member.recipe.model_dump(mode="json"))
-            | {"group": member.group, "seed": member.seed, **({"machine": member.machine} if member.machine else {})},
+            | {"group": member.group, "seed": member.seed, **({"machine": member.machine} if member.machine else {})}
+            | {f"made_on.{name}": value for name, value in done.get("made_on", {}).items()},
             history=history,
             metrics={"final_loss": history[-1]["loss"], "train_seconds": sum(row["seconds"] for row in history)},
         )

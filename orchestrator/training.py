@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from orchestrator.devices import sent
+from orchestrator.devices import computed_by, sent
 from orchestrator.errors import TrainingError
 from orchestrator.members import DONE, LAST, PROGRESS, checkpoint_name
 from orchestrator.recipes import Recipe
@@ -55,7 +55,8 @@ def train_member(
     folder.write_json("config.json", identity)
     with _Writer(folder) as writer:
         history = _train(trainee(), recipe, seed, folder, device, writer, on_step)
-    folder.write_json(DONE, {"history": history})
+    made_on = computed_by(device, getattr(recipe, "precision", "float32"))  # autoencoders name none
+    folder.write_json(DONE, {"history": history, "made_on": made_on})
     return history
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from orchestrator import devices
 from orchestrator.data.packing import pack
 from orchestrator.data.waves import WaveBank
 from orchestrator.errors import StorageError, TrainingError
@@ -114,6 +115,21 @@ def test_the_loss_falls_and_another_seed_gives_other_weights(tmp_path: Path, dat
     train(made, 7, data, Store.at(tmp_path / "b"))
     first, second = (weights(Store.at(tmp_path / name), made) for name in "ab")
     assert not torch.equal(first["networks.0.project.weight"], second["networks.0.project.weight"])
+
+
+def test_a_done_member_says_how_it_was_computed(
+    tmp_path: Path, data: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for able, made, networks in (
+        (True, recipe(), "bfloat16"),
+        (False, recipe(), "float32"),
+        (True, recipe(precision="float32"), "float32"),
+    ):
+        monkeypatch.setattr(devices, "computes_bfloat16", lambda kind, able=able: able)
+        folder = Store.at(tmp_path / f"{able}-{made.precision}")
+        train(made, 0, data, folder)
+        told = {"device": "cpu", "threads": torch.get_num_threads(), "networks": networks}
+        assert folder.read_json("done.json")["made_on"] == told
 
 
 def test_a_done_member_is_not_touched(tmp_path: Path, data: TrainingSet) -> None:
