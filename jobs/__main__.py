@@ -60,10 +60,15 @@ def main() -> None:
 
 
 def _leave(code: int) -> None:
-    with suppress(OSError):  # who read our output may be gone
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before we began
+            with suppress(BrokenPipeError):  # who read it is gone
+                stream.flush()
+    except OSError as error:
+        os.write(2, f"error: the output could not be written: {error}\n".encode())
+        code = code or 1
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

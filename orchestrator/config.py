@@ -127,8 +127,8 @@ class ClusterConfig(Frozen):
     )
     cpus_per_slot: Annotated[float, Field(gt=0, le=1024)] | Literal["auto"] = Field(
         "auto",
-        description="also the threads of a CPU slot; auto: 1, or up to 4 where all members of a study on a local Ray "
-        "would leave cores idle",
+        description="also the threads of a CPU slot; auto: 1, or up to 4 where a study on a local Ray without GPUs "
+        "has at most half as many members as cores",
     )
     gpus_per_slot: float | Literal["auto"] = Field("auto", description="fractions allowed; auto: 1 where GPUs exist")
     cuda_graphs: bool = Field(

@@ -26,7 +26,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def computed_by(device: torch.device | str, precision: str) -> dict[str, str | int]:
-    """What decides a member's last digits beside its identity: the kind of device, this process's threads, precision.
+    """What decides last digits beside a member's identity: the kind of device, this process's threads, the precision.
 
     Networks of a recipe with `precision` bfloat16 run in it where the device has it.
     """

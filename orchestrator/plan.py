@@ -51,6 +51,12 @@ class Plan(NamedTuple):
         left = [m for m in self.members.values() if not self.is_through(m)]
         return sorted(left, key=lambda m: -last_epoch(m.folder(self.store)))
 
+    @property
+    def size(self) -> int:
+        """How many members the study has, the same at every stage: of waiting groups too, shared ones each time."""
+        known = sum(map(len, self.groups.values())) + sum(map(len, self.encoders.values()))
+        return known + len(self.waiting) * len(self.study.seeds)
+
     def is_through(self, member: Member) -> bool:
         folder = member.folder(self.store)
         return is_done(folder) and folder.exists(output_name(member, self.key))

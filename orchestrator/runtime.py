@@ -113,9 +113,9 @@ def knock(address: str) -> None:
 def find_slots(cluster: ClusterConfig, members: int, of_study: int | None = None) -> Slots:
     """How many slots to start for so many members; ResourceError at once where the cluster cannot hold them.
 
-    `of_study` is how many members the whole study has, where that is known: with fewer than a local Ray has cores,
-    `cluster.cpus_per_slot=auto` gives each more threads. Those left to do would not do: a run that goes on would train
-    with other threads, and scores of other threads differ in their last digits.
+    `of_study` is how many members the whole study has, where that is known: with half as many as a local Ray has cores,
+    or fewer, `cluster.cpus_per_slot=auto` gives each more threads. It is not those left to do: a run that goes on would
+    train with other threads, and scores of other threads differ in their last digits.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_gpus = any(node.get("GPU", 0) for node in nodes)

@@ -130,7 +130,7 @@ def _train(session: Session, plan: Plan, decoded: Decoded) -> None:
     pending = plan.pending
     if not pending:
         return
-    slots = find_slots(session.study.cluster, len(pending), None if plan.waiting else len(plan.members))
+    slots = find_slots(session.study.cluster, len(pending), plan.size)
     later = f"; {len(plan.waiting)} group(s) wait for {' and '.join(dict.fromkeys(plan.waiting.values()))}"
     trained = sum(is_done(member.folder(session.store)) for member in pending)
     counts = {"training and scoring": len(pending) - trained, "only scoring": trained}

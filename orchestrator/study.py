@@ -14,7 +14,7 @@ from orchestrator.lock import only_writer
 from orchestrator.provenance import PROVENANCE, program
 from orchestrator.runtime import LOCAL, cluster_address, ray_session
 from orchestrator.storage import Store
-from orchestrator.tracking import import_mlflow
+from orchestrator.tracking import apply_defaults, import_mlflow
 
 if TYPE_CHECKING:
     from orchestrator.stages import Outcome, View
@@ -52,10 +52,14 @@ def _started_early(study: Study, store: Store) -> Iterator[None]:
     if cluster_address(study.cluster) != LOCAL or store.exists(RESULTS):
         yield
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="imports") as pool:
+    apply_defaults()  # here: Ray's start sets and unsets one of them while the thread imports
+    pool = ThreadPoolExecutor(1, thread_name_prefix="imports")
+    try:
         imports = [pool.submit(importlib.import_module, name) for name in HEAVY]  # a fault shows at the real import
         if study.tracking.enabled:
             pool.submit(import_mlflow)
         with ray_session(study.cluster):
             wait(imports)
             yield
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -312,10 +312,15 @@ def _at_zero(metrics: Values) -> Points:
     return {(names[name], 0): value for name, value in metrics.items()}
 
 
-def import_mlflow() -> None:
-    """Import MLflow with this project's settings; it takes 2 s, so a run does it while it waits for something else."""
+def apply_defaults() -> None:
+    """MLflow's settings that are ours where the environment has none; MLflow reads some when it is imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def import_mlflow() -> None:
+    """Import MLflow, which takes 2 s; a run does it while it waits for something else."""
+    apply_defaults()
     importlib.import_module("mlflow")
 
 

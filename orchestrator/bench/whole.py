@@ -1,5 +1,6 @@
 """A whole small study: what the orchestrator takes beyond its trainings, and beyond a loop written by hand."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -93,6 +94,7 @@ def measure_whole(folder: Path, member_clips: float, slots: int) -> Whole:
     """Run the study, then the same members by hand: one process a slot, as many threads and the same allocator."""
     path = write_study(folder, member_clips)
     study = load_study(path, [f"cluster.slots={slots}"])
+    importlib.import_module("orchestrator.stages")  # not measured, as Ray's start is not
     with ray_session(study.cluster), PeakMemory() as peak:
         began = time.perf_counter()
         run_study(study, _Quiet())  # type: ignore[arg-type]

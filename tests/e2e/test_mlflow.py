@@ -50,6 +50,8 @@ def test_every_row_and_member_is_logged_once(server: Server, experiment: str, re
     assert sorted(round(100 * run.data.metrics["official"], 2) for run in rows.values()) == sorted(
         round(row["official"], 2) for row in table
     )
+    computed = {run.data.params["made_on.device"] for run in runs if run.data.tags["asd.kind"] == "member"}
+    assert computed == {"cpu"}
     for name, run in rows.items():
         assert run.data.params["backend.clusters"] == "16"
         alone = [r.data.metrics["official"] for r in runs if r.data.params.get("group") == name]

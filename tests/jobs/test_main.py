@@ -57,6 +57,12 @@ def test_a_reader_that_leaves_is_no_fault() -> None:
     assert process.wait(timeout=60) in (0, 1)
 
 
+def test_a_process_without_an_output_ends_all_the_same() -> None:
+    line = f"{sys.executable} -m jobs --help >&-"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, cwd=ROOT, env=clean_env())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("module", ["orchestrator.loading", "orchestrator.study", "orchestrator.display"])
 def test_what_checks_a_study_waits_for_no_torch(module: str) -> None:
     heavy = "{'torch', 'scipy', 'sklearn', 'mlflow', 'pandas'}"

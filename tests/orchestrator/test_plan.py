@@ -263,6 +263,7 @@ def test_a_machine_without_attributes_gets_two_encoders_and_its_groups_wait(fact
     assert plan.waiting == {"pa": "pseudo-labels"}
     assert [member.machine for member in plan.groups["ae"]] == ["fan", "gearbox"]
     assert len(plan.members) == 2 + 2 + 2
+    assert plan.size == 2 + 2 + 2 + 2
 
 
 def test_with_their_labels_the_groups_are_planned(factory: Path, tmp_path: Path) -> None:
@@ -274,6 +275,7 @@ def test_with_their_labels_the_groups_are_planned(factory: Path, tmp_path: Path)
     plan.pseudo_labels_folder().write_table("pseudo_labels.parquet", pa.Table.from_pylist(rows, schema=PSEUDO_SCHEMA))
     plan = make_plan(stages(factory, tmp_path))
     assert plan.waiting == {}
+    assert plan.size == len(plan.members) == 8  # as before its labels were there: threads depend on it
     (member, _), (plain, _) = plan.groups["pa"], plan.groups["one"]
     assert member.classes != plain.classes
     assert member.data == plain.data
@@ -291,6 +293,7 @@ def test_where_every_machine_has_attributes_pseudo_labels_change_nothing(factory
     assert (plan.encoders, plan.waiting) == ({}, {})
     assert plan.groups["pa"] == plan.groups["one"]
     assert shared_groups(plan) == {"pa": "one"}
+    assert (len(plan.members), plan.size) == (3, 5)
 
 
 def test_attributes_that_are_not_there_are_named_before_hours_of_training(factory: Path, tmp_path: Path) -> None:
