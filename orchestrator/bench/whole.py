@@ -18,6 +18,7 @@ from orchestrator.members import DONE
 from orchestrator.runtime import ray_session, worker_environment
 from orchestrator.single import train_single
 from orchestrator.study import run_study
+from orchestrator.tracking import import_mlflow
 
 STUDY = """
 name: bench
@@ -94,7 +95,8 @@ def measure_whole(folder: Path, member_clips: float, slots: int) -> Whole:
     """Run the study, then the same members by hand: one process a slot, as many threads and the same allocator."""
     path = write_study(folder, member_clips)
     study = load_study(path, [f"cluster.slots={slots}"])
-    importlib.import_module("orchestrator.stages")  # not measured, as Ray's start is not
+    importlib.import_module("orchestrator.stages")  # not measured: a run imports while Ray starts
+    import_mlflow()
     with ray_session(study.cluster), PeakMemory() as peak:
         began = time.perf_counter()
         run_study(study, _Quiet())  # type: ignore[arg-type]
