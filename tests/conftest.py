@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from browser import PROGRAMS, Browser
+from hypothesis import settings
 from support import SHARED
 
+settings.register_profile("fixed", derandomize=True)  # a failure is one for everybody
+settings.load_profile("fixed")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 torch.set_num_threads(1)  # as in a slot; two threads on a busy machine wait for each other
 

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from serving_world import sound, wav
 from web_world import BOUNDARY, LocalBackend, Reply, Site, form, site
@@ -66,6 +66,8 @@ def sendable(text: str) -> str:
 
 
 @quickly
+@example([], {"machine": "fan", "section": "00", "files": "fan"}, f"Bearer {TOKEN}")
+@example([("a.wav", GOOD)], {"files": "fan", "machine": "fan", "section": "00"}, f"Bearer {TOKEN}")
 @given(files, st.dictionaries(names, words, max_size=4), tokens)
 def test_uploads(service: Site, described: dict[str, Any], sent: Any, fields: dict[str, str], token: str) -> None:
     named = [(sendable(name), data) for name, data in sent]
@@ -73,7 +75,8 @@ def test_uploads(service: Site, described: dict[str, Any], sent: Any, fields: di
     reply = service.score(*named, headers={"Authorization": token}, **fields)
     check(described, "POST", "/score", reply)
     if reply.status == 200:
-        assert [clip["file"] for clip in reply.json["clips"]] == [name for name, _ in named]
+        unnamed = [""] if "files" in fields else []  # a part without a file's name is a recording too
+        assert [clip["file"] for clip in reply.json["clips"]] == [*unnamed, *(name for name, _ in named)]
     elif reply.status == 422:
         assert reply.json["detail"]
 
