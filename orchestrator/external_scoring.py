@@ -54,7 +54,7 @@ class Chooser(NamedTuple):
 
 
 class ScoredUnit(NamedTuple):
-    """What comes back of a unit; only the sole unit of a shard may hold no clip."""
+    """What comes back of a unit; the last one of its shard holds no clip."""
 
     shard: int
     unit: int
@@ -162,28 +162,26 @@ def own_fault(error: Exception) -> Exception:
 def _decode_shards(
     batch: Any, *, shards: Any, mids: Mapping[str, str], min_seconds: float, most_samples: int
 ) -> Iterator[pa.Table]:
-    """The units of some shards; repeated by Ray with the same content. A shard without candidates is one empty unit."""
+    """The units of some shards, each followed by an empty last one; repeated by Ray with the same content."""
     known: list[Shard] = ray.get(shards)
     for index in batch["shard"].to_pylist():
         clips = (_shortened(clip, most_samples) for clip in listed_clips(known[index], mids, min_seconds))
-        number, unit = 0, list(islice(clips, UNIT_CLIPS))
-        # The next one is decoded before this one goes, which says whether it is the last: a row that says no more than
-        # that would take a scorer's place in the queue, and the scorer would wait.
-        while following := list(islice(clips, UNIT_CLIPS)):
-            yield _unit_row(index, number, unit, last=False)
-            number, unit = number + 1, following
-        yield _unit_row(index, number, unit, last=True)
+        number = 0
+        while unit := list(islice(clips, UNIT_CLIPS)):
+            yield _unit_row(index, number, unit)
+            number += 1
+        yield _unit_row(index, number, [])
 
 
 def _shortened(clip: Listed, most_samples: int) -> Listed:
     return clip._replace(samples=clip.samples[:most_samples].copy()) if len(clip.samples) > most_samples else clip
 
 
-def _unit_row(shard: int, number: int, clips: Sequence[Listed], last: bool) -> pa.Table:
+def _unit_row(shard: int, number: int, clips: Sequence[Listed]) -> pa.Table:
     row = {
         "shard": shard,
         "unit": number,
-        "last": last,
+        "last": not clips,
         "clips": [{name: getattr(clip, name) for name, _ in _CLIP} for clip in clips],
         "samples": [clip.samples.tobytes() for clip in clips],
     }
