@@ -49,13 +49,13 @@ def run_job() -> None:
 
 def main() -> None:
     """`run_job` as a process, without the two seconds in which Python would take its modules apart at the end."""
-    code = [1]  # that of a traceback
-    atexit.register(lambda: _leave(code[0]))  # the first to register is the last to be called
+    code = 1  # that of a traceback
+    atexit.register(lambda: _leave(code))  # the first to register is the last to be called
     try:
         run_job()
-        code[0] = 0
+        code = 0
     except SystemExit as error:
-        code[0] = error.code if isinstance(error.code, int) else int(error.code is not None)
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
         raise
 
 

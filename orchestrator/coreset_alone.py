@@ -2,13 +2,12 @@
 
 from orchestrator.config import Study
 from orchestrator.coreset import CoreSet
-from orchestrator.data import clips as clip_table
 from orchestrator.data.audioset import find_shards
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.ledger import Ledger
 from orchestrator.loading import study_store
 from orchestrator.lock import only_writer
-from orchestrator.plan import CLIPS, Plan, checked_clips, plan_members
+from orchestrator.plan import Plan, scanned_plan
 from orchestrator.runtime import ray_session
 from orchestrator.stages import Session, View, choose
 from orchestrator.storage import Store
@@ -21,9 +20,7 @@ def choose_alone(study: Study, view: View) -> tuple[CoreSet, Store]:
     shards = find_shards(study.core_set)
     store = study_store(study)
     with only_writer(store):
-        known = store.read_table(CLIPS) if store.exists(CLIPS) else None
-        scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
-        plan = plan_members(study, store, checked_clips(scanned, study.data), shards)
+        plan = scanned_plan(study, store, shards)
         _check_chooser(plan, study.core_set.group)
         with Ledger(study, store, view.say) as ledger, ray_session(study.cluster):
             assert plan.core_set_folder is not None

@@ -112,12 +112,16 @@ class Plan(NamedTuple):
 
 def make_plan(study: Study) -> Plan:
     """Scan the recordings and list the members; writes nothing."""
-    store = study_store(study)
-    known = store.read_table(CLIPS) if store.exists(CLIPS) else None
-    scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
-    plan = plan_members(study, store, checked_clips(scanned, study.data), external_shards(study))
+    plan = scanned_plan(study, study_store(study), external_shards(study))
     check_true_attributes(plan)
     return plan
+
+
+def scanned_plan(study: Study, store: Store, shards: Sequence[Shard]) -> Plan:
+    """The plan of the recordings as they lie there now; those that an earlier run knows are not read again."""
+    known = store.read_table(CLIPS) if store.exists(CLIPS) else None
+    scanned = clip_table.scan(study.data.root, min_seconds=study.data.min_seconds, known=known)
+    return plan_members(study, store, checked_clips(scanned, study.data), shards)
 
 
 def check_true_attributes(plan: Plan) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from orchestrator.errors import StorageError, first_line
 from orchestrator.serving.bundle import Bundle, write_bundle
 from orchestrator.serving.example import example_bytes
-from orchestrator.tracking import DEFAULTS
+from orchestrator.tracking import apply_defaults
 
 ALIAS = "champion"
 # What loading and scoring import; neither Ray nor what only studies need.
@@ -137,8 +137,7 @@ def download(address: str, tracking_uri: str | None) -> Path:
 @contextmanager
 def mlflow_faults(uri: str) -> Iterator[Any]:
     """mlflow, imported quietly; what a store may raise becomes a StorageError."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    apply_defaults()
     import mlflow
     from mlflow.exceptions import MlflowException
     from requests import RequestException

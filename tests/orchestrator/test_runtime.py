@@ -111,7 +111,7 @@ def test_words_for_an_address_are_not_knocked_at(monkeypatch: pytest.MonkeyPatch
         ([{"CPU": 8.0}], {}, 3, (1, 2)),
         ([{"CPU": 8.0}], {}, 5, (1, 1)),  # no whole core more for each
         ([{"CPU": 64.0}], {}, 5, (1, 4)),
-        ([LAPTOP], {}, None, (1, 1)),  # members are still to come
+        ([LAPTOP], {}, None, (1, 1)),  # not known
         ([LAPTOP], {"slots": 1}, 1, (1, 1)),  # what the user asked for
         ([LAPTOP], {"cpus_per_slot": 1}, 1, (1, 1)),
         ([LAPTOP], {"address": "10.0.0.1:6379"}, 1, (1, 1)),
