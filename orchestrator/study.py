@@ -11,10 +11,10 @@ from orchestrator.data.audioset import external_shards
 from orchestrator.data.dcase import find_clips
 from orchestrator.loading import STUDY, study_store, study_yaml
 from orchestrator.lock import only_writer
+from orchestrator.mlflow_client import apply_defaults, import_mlflow
 from orchestrator.provenance import PROVENANCE, program
 from orchestrator.runtime import LOCAL, cluster_address, ray_session
 from orchestrator.storage import Store
-from orchestrator.tracking import apply_defaults, import_mlflow
 
 if TYPE_CHECKING:
     from orchestrator.stages import Outcome, View

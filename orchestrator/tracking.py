@@ -1,12 +1,10 @@
 """What ran, with which settings and what came out, as MLflow runs: a study holds systems, a system holds its members.
 
-The only module that imports mlflow, and only when something is logged. A run is found again by its tags, so a repeated
-study logs what is missing and nothing twice. Whatever goes wrong here is said once and never stops the work.
+MLflow is imported only when something is logged (`orchestrator.mlflow_client`). A run is found again by its tags, so a
+repeated study logs what is missing and nothing twice. Whatever goes wrong here is said once and never stops the work.
 """
 
-import importlib
 import json
-import os
 import re
 import sys
 import threading
@@ -18,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec
 
+from orchestrator.mlflow_client import connect, failures
 from orchestrator.mlflow_limits import (
     METRICS_PER_REQUEST,
     PARAM_LENGTH,
@@ -48,14 +47,6 @@ EXPERIMENT_TAGS = {  # MLflow's pages for training, not for agents; and what to 
         "`tags.asd.kind = 'member'`. Select runs and press *Compare* for charts and parallel coordinates."
     ),
 }
-DEFAULTS = {  # in force unless the user's environment says otherwise
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 retries wait for minutes on a dead server
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
-}
 
 
 @dataclass
@@ -69,17 +60,6 @@ class _Run:
     metrics: set[str] = field(default_factory=set)
 
 
-def _failures() -> tuple[type[BaseException], ...]:
-    """What a server, a database, an artifact store or a missing client of one can raise; never our own mistakes."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    s3 = {"botocore.exceptions": ("BotoCoreError", "ClientError"), "boto3.exceptions": ("Boto3Error",)}
-    loaded = [getattr(sys.modules[module], name) for module in s3 if module in sys.modules for name in s3[module]]
-    return (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError, *loaded)
-
-
 def _never_fails(method: Callable[Concatenate["Tracker", P], None]) -> Callable[Concatenate["Tracker", P], None]:
     """The method, one thread at a time, doing nothing once tracking has stopped."""
 
@@ -90,7 +70,7 @@ def _never_fails(method: Callable[Concatenate["Tracker", P], None]) -> Callable[
                 return
             try:
                 method(tracker, *args, **named)
-            except _failures() as error:
+            except failures() as error:
                 tracker._stop(error)
 
     return guarded
@@ -124,7 +104,7 @@ class Tracker:
     @_never_fails
     def start(self, *, tags: Tags, params: Params, artifacts: Mapping[str, str]) -> None:
         """Open the study's run, or find it again; `artifacts` maps file names to their text."""
-        self._client = _client(self.uri)
+        self._client = connect(self.uri)
         self._experiment = self._open_experiment()
         self._runs = dict(self._known_runs())
         run = self._open("study", self.study, title=self.study, tags={})
@@ -173,7 +153,7 @@ class Tracker:
     @_never_fails
     def log_table(self, *, name: str, columns: Mapping[str, Sequence[object]]) -> None:
         """Put a table where MLflow shows it as one, at the study's run; an older one of that name is replaced."""
-        self._client = _client(self.uri)
+        self._client = connect(self.uri)
         self._experiment = self._open_experiment()
         self._runs = dict(self._known_runs())
         run = self._open("study", self.study, title=self.study, tags={})
@@ -310,25 +290,3 @@ class Tracker:
 def _at_zero(metrics: Values) -> Points:
     names = safe_names(metrics)
     return {(names[name], 0): value for name, value in metrics.items()}
-
-
-def apply_defaults() -> None:
-    """MLflow's settings that are ours where the environment has none; MLflow reads some when it is imported."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-
-
-def import_mlflow() -> None:
-    """Import MLflow, which takes 2 s; a run does it while it waits for something else."""
-    apply_defaults()
-    importlib.import_module("mlflow")
-
-
-def _client(uri: str) -> Any:
-    """MLflow's client; the folder of an SQLite file is made here, its tables by the client's first request."""
-    import_mlflow()
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)

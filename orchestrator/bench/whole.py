@@ -15,10 +15,10 @@ from orchestrator.data.synth import FactoryOptions, make_factory
 from orchestrator.errors import ResourceError
 from orchestrator.loading import load_study, study_store
 from orchestrator.members import DONE
+from orchestrator.mlflow_client import import_mlflow
 from orchestrator.runtime import ray_session, worker_environment
 from orchestrator.single import train_single
 from orchestrator.study import run_study
-from orchestrator.tracking import import_mlflow
 
 STUDY = """
 name: bench

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.errors import StorageError, first_line
+from orchestrator.mlflow_client import apply_defaults
 from orchestrator.serving.bundle import Bundle, write_bundle
 from orchestrator.serving.example import example_bytes
-from orchestrator.tracking import apply_defaults
 
 ALIAS = "champion"
 # What loading and scoring import; neither Ray nor what only studies need.

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from mlflow_server import Server
 from support import free_port
 
+from orchestrator.mlflow_client import connect
 from orchestrator.mlflow_limits import NAME_LENGTH, safe_names
-from orchestrator.tracking import Tracker, _client
+from orchestrator.tracking import Tracker
 
 HISTORY = [{"epoch": e, "loss": 20 / e, "loss/z(cat)#1": 1.0 * e} for e in (1, 2, 3)]
 
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uri(folder: Path) -> str:
     address = f"sqlite:///{folder}/new/folder/mlflow.db"
-    _client(address).search_experiments()  # makes the folder and the tables
+    connect(address).search_experiments()  # makes the folder and the tables
     return address
 
 
@@ -61,7 +62,7 @@ def member(one: Tracker, name: str = "m0", history: Any = HISTORY, **named: Any)
 
 def runs(uri: str, study: str) -> dict[str, Any]:
     """Every run of an experiment by its name; two of one name are a failure."""
-    client = _client(uri)
+    client = connect(uri)
     found = list(client.search_runs([client.get_experiment_by_name(study).experiment_id]))
     named = {run.info.run_name: run for run in found}
     assert len(named) == len(found)
@@ -69,11 +70,11 @@ def runs(uri: str, study: str) -> dict[str, Any]:
 
 
 def points(uri: str, run: Any, metric: str) -> list[tuple[int, float]]:
-    return sorted((m.step, m.value) for m in _client(uri).get_metric_history(run.info.run_id, metric))
+    return sorted((m.step, m.value) for m in connect(uri).get_metric_history(run.info.run_id, metric))
 
 
 def text(uri: str, run: Any, name: str) -> str:
-    client = _client(uri)
+    client = connect(uri)
     root = client.get_run(run.info.run_id).info.artifact_uri
     return (Path(root.removeprefix("file://")) / name).read_text()
 
@@ -152,7 +153,7 @@ def test_a_final_value_that_changed_is_corrected_and_a_curve_is_not(uri: str, fo
 def test_another_identity_has_runs_of_its_own_in_the_same_experiment(uri: str, folder: Path) -> None:
     for identity in ("one", "two"):
         start(tracker(uri, folder, "shared", identity=identity)).finish(metrics={}, files=[])
-    client = _client(uri)
+    client = connect(uri)
     found = client.search_runs([client.get_experiment_by_name("shared").experiment_id])
     assert sorted(run.data.tags["asd.identity"] for run in found) == ["one", "two"]
 
@@ -278,5 +279,5 @@ def test_a_server_that_dies_costs_nothing_and_misses_nothing_in_the_end(server: 
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert [step for step, _ in points(server.uri, found["mixup seed 3"], "loss")] == [1, 2, 3, 4]
     assert points(server.uri, found["m2 seed 0"], "loss") == [(1, 20.0), (2, 10.0), (3, 20 / 3)]
-    listed = _client(server.uri).list_artifacts(found["served"].info.run_id)
+    listed = connect(server.uri).list_artifacts(found["served"].info.run_id)
     assert sorted(item.path for item in listed) == ["results.csv", "study.yaml"]
