@@ -1,11 +1,15 @@
-"""Score external clips with h, as a stream on Ray Data: decode tasks, a pool of scorers, rows without audio.
+"""Score external clips with h, as a stream on Ray Data: shards, decoded units, a pool of scorers, rows without audio.
 
-One row that travels is one unit: up to 64 decoded clips of one shard, always the same ones, so that a clip's score
-does not depend on the number of workers, on the order of the shards or on what died meanwhile.
+Scorers on CPUs decode the shards that they score, so that no audio travels. Decode tasks of their own are for GPUs,
+which they keep busy, and for shards too few or too uneven to be given out whole.
+
+One row is one unit: up to 64 decoded clips of one shard, always the same ones, so that a clip's score does not depend
+on the number of workers, on the order of the shards or on what died meanwhile.
 
 Shapes: N clips of a unit, E = M * D size of z_cat, P places (machine, section), S seeds.
 """
 
+import heapq
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +38,8 @@ from orchestrator.trainees.extractor import clip_samples, embed_by_each, load_ex
 UNIT_CLIPS = 64
 DECODE_SHARE, SCORE_SHARE = 0.25, 0.75  # of a slot's CPUs: together one slot, so that nothing waits for ever
 UNITS_HELD = 3  # units in the object store for each decode task and scorer
-UNITS_AHEAD = 2  # units that wait for a scorer, each
+AHEAD = 2  # units, or shards, that wait for a scorer, each
+MOST_UNEVEN = 1.1  # times its share that a scorer may have to do: else shards are decoded for all scorers
 NOT_FINITE = "not finite: its embedding is not a number"
 
 _CLIP = [("row", pa.int64()), ("video_id", pa.string()), ("mid", pa.string()), ("problem", pa.string())]
@@ -86,26 +91,30 @@ def score_stream(
     }
     scorers = slots.number * (1 if slots.gpus else slots.threads)
     cpus = slots.cpus if slots.gpus else slots.cpus / slots.threads
-    decoders = _decoders(slots, scorers * SCORE_SHARE * cpus) if slots.gpus else scorers
-    unit_bytes = UNIT_CLIPS * 2 * clip_samples(chooser.recipe)
-    budget = UNITS_HELD * (scorers + decoders) * unit_bytes
-    with _silence(), DataContext.current(_bounded(DataContext.get_current().copy(), budget)):
-        waiting = ray.data.from_items([{"shard": i} for i in todo], override_num_blocks=len(todo))
+    decoding: dict[str, Any] = {"num_cpus": cpus}
+    scoring: dict[str, Any] = {"num_cpus": cpus}  # the same: Ray Data then does both steps in the scorers
+    waiting_bytes = None
+    if slots.gpus or _uneven([shards[i].rows for i in todo], scorers):
+        decoders = _decoders(slots, scorers * SCORE_SHARE * cpus) if slots.gpus else scorers
+        decoding = {"num_cpus": DECODE_SHARE * cpus, "compute": TaskPoolStrategy(size=min(len(todo), decoders))}
+        scoring = {"num_cpus": SCORE_SHARE * cpus, "num_gpus": slots.gpus or None}
+        waiting_bytes = UNITS_HELD * (scorers + decoders) * UNIT_CLIPS * 2 * clip_samples(chooser.recipe)
+    largest_first = sorted(todo, key=lambda i: shards[i].rows, reverse=True)
+    with _silence(), DataContext.current(_settings(DataContext.get_current().copy(), waiting_bytes)):
+        waiting = ray.data.from_items([{"shard": i} for i in largest_first], override_num_blocks=len(todo))
         units = waiting.map_batches(
             _decode_shards,  # type: ignore[arg-type]  # Ray's types know no keyword-only arguments
             fn_kwargs=decoder,
             batch_format="pyarrow",
-            num_cpus=DECODE_SHARE * cpus,
-            compute=TaskPoolStrategy(size=min(len(todo), decoders)),
+            **decoding,
         )
         scored = units.map_batches(
             Scorer,
             fn_constructor_kwargs={"chooser": chooser},
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=scorers, max_tasks_in_flight_per_actor=UNITS_AHEAD),
-            num_cpus=SCORE_SHARE * cpus,
-            num_gpus=slots.gpus or None,
+            compute=ActorPoolStrategy(size=scorers, max_tasks_in_flight_per_actor=AHEAD),
+            **scoring,
         )
         try:
             tables: Any = scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
@@ -127,21 +136,30 @@ def _silence() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _bounded(context: Any, store_bytes: int) -> Any:
-    """Settings of our stream alone: a block is one unit, decoding waits for the scorers, and there are no bars.
+def _settings(context: Any, waiting_bytes: int | None) -> Any:
+    """Settings of our stream alone: a block is one unit, and there are no bars.
 
-    By default decoding runs ahead until half of the object store is full, however large that is.
+    Decoded units that wait for a scorer may take so many bytes; by default decoding runs ahead until half of the object
+    store is full, however large that is. None where units do not travel.
     """
-    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
-        object_store_memory=store_bytes
-    )
-    context._max_num_blocks_in_streaming_gen_buffer = 1
-    context.target_max_block_size = 1 << 20
-    context.target_min_block_size = 1
+    context.target_min_block_size = context.target_max_block_size = 1
+    if waiting_bytes:
+        limits = context.execution_options.resource_limits
+        context.execution_options.resource_limits = limits.copy(object_store_memory=waiting_bytes)
+        context._max_num_blocks_in_streaming_gen_buffer = 1
+        context.target_max_block_size = 1 << 20
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
     return context
+
+
+def _uneven(rows: Sequence[int], scorers: int) -> bool:
+    """Whether a scorer would have far more than its share to do if shards were given out whole, largest first."""
+    given = [0] * scorers
+    for largest in sorted(rows, reverse=True):
+        heapq.heapreplace(given, given[0] + largest)
+    return max(given) > MOST_UNEVEN * sum(given) / scorers
 
 
 def _decoders(slots: Slots, held: float) -> int:

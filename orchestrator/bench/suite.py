@@ -4,6 +4,7 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -88,30 +89,46 @@ def ratio(base: Figure, ours: Figure) -> dict[str, float]:
 
 def external(folder: Path, sizes: Sizes, growth: bool, say: Say) -> dict[str, Any]:
     """(c): candidates per second through Ray Data, against slots times the rate of one plain loop."""
-    cases: dict[str, dict[str, Any]] = {}
-    cluster = ClusterConfig(address="local", slots=sizes.slots)
-    usual = sizes.growth[1]
-    for times in sizes.growth if growth else (usual,):
+    usual = (sizes.slots, sizes.growth[1])
+    asked = [usual]
+    if growth:
+        fewer = [(slots, sizes.growth[0]) for slots in range(1, sizes.slots)]
+        asked = fewer + [(sizes.slots, times) for times in sizes.growth]
+    cases = {}
+    for slots, times in asked:
         candidates = times * sizes.units * sizes.slots * UNIT_CLIPS
-        world = write_world(folder, candidates, seconds=sizes.clip_seconds)
-        seen: list[dict[str, float]] = []
-        for number in range(sizes.rounds if times == usual else 1):
+        rounds = sizes.rounds if (slots, times) == usual else 1
+        cases[f"{slots} slot(s), {times}x data"] = _external_case(folder, candidates, slots, rounds, sizes, say)
+    return cases
+
+
+def _external_case(folder: Path, candidates: int, slots: int, rounds: int, sizes: Sizes, say: Say) -> dict[str, Any]:
+    """One plain loop, Ray Data, and the loop again, so that a machine that slows down does so for both."""
+    cluster = ClusterConfig(address="local", slots=slots)
+    seen: list[dict[str, float]] = []
+    with TemporaryDirectory(dir=folder) as home:
+        world = write_world(Path(home), candidates, seconds=sizes.clip_seconds)
+        for number in range(rounds):
             with ray_session(cluster), PeakMemory() as peak:
-                loop = _loop_in_worker(world, sizes.seconds)
-                steady, with_start = steady_rate(stream(world, cluster), sizes.slots)
+                before = _loop_in_worker(world, sizes.seconds)
+                steady, with_start = steady_rate(stream(world, cluster), slots)
+                loop = (before + _loop_in_worker(world, sizes.seconds)) / 2
             seen.append(
                 {
                     "plain_loop": loop,
                     "ray_data": steady,
                     "ray_data_with_start": with_start,
-                    "share_of_slots": steady / (sizes.slots * loop),
+                    "share_of_slots": steady / (slots * loop),
                     "memory_mib": peak.mib,
                 }
             )
-            say(f"round {number + 1}: {candidates} candidates: {loop:.1f} clips/s in a loop, {steady:.1f} by Ray Data")
-        medians = {name: statistics.median(one[name] for one in seen) for name in seen[0]}
-        cases[f"{times}x"] = {"candidates": candidates, **medians, "rounds": [one["share_of_slots"] for one in seen]}
-    return cases
+            say(
+                f"round {number + 1}: {candidates} candidates: {loop:.1f} clips/s in a loop, {steady:.1f} by Ray Data "
+                f"with {slots} slot(s)"
+            )
+    medians = {name: statistics.median(one[name] for one in seen) for name in seen[0]}
+    shares = [one["share_of_slots"] for one in seen]
+    return {"candidates": candidates, "slots": slots, **medians, "rounds": shares}
 
 
 def _loop_in_worker(world: World, seconds: float) -> float:
@@ -156,11 +173,11 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     if "external" in results:
         names = ("plain_loop", "ray_data", "ray_data_with_start", "share_of_slots")
         headings = ("plain loop", "Ray Data", "with its start", "share of slots")
-        table = Table("candidates", *headings, "rounds", "MiB", title="external audio, candidates/s")
+        table = Table("candidates", "slots", *headings, "rounds", "MiB", title="external audio, candidates/s")
         for case in results["external"].values():
             shares = " ".join(f"{share:.2f}" for share in case["rounds"])
             figures = (f"{case[name]:.2f}" for name in names)
-            table.add_row(str(case["candidates"]), *figures, shares, f"{case['memory_mib']:.0f}")
+            table.add_row(str(case["candidates"]), str(case["slots"]), *figures, shares, f"{case['memory_mib']:.0f}")
         shown.append(table)
     if "study" in results:
         study = results["study"]

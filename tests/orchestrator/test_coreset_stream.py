@@ -21,6 +21,7 @@ from coreset_world import FAN, RECIPE, SAW, TWO, World, choose, ledger_files, ma
 from torchaudio.functional import resample
 
 from models.backend import unit
+from orchestrator import external_scoring
 from orchestrator.config import CoreSetConfig, ExternalSource
 from orchestrator.coreset import CORE_SET_SCHEMA, CoreSet, core_set_key, read_core_set, samples_of
 from orchestrator.data.audioset import find_shards
@@ -151,20 +152,28 @@ def command_of(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.parametrize(("uneven", "decode"), [(1.0, False), (9.9, True)])
 def test_two_scorers_another_order_and_a_death_choose_the_same_to_the_bit(
-    world: World, chosen: tuple[CoreSet, Store, list[Progress]], tmp_path: Path
+    world: World,
+    chosen: tuple[CoreSet, Store, list[Progress]],
+    tmp_path: Path,
+    uneven: float,
+    decode: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    killed: list[int] = []
+    """Whether decoded units travel to the scorers, or scorers decode whole shards."""
+    monkeypatch.setattr(external_scoring, "MOST_UNEVEN", uneven)
+    killed: list[str] = []
 
     def kill_a_scorer(progress: Progress) -> None:
         scorers = [p for p in psutil.Process().children(recursive=True) if "Scorer" in command_of(p)]
         if progress.candidates and not killed and scorers:
-            killed.append(scorers[0].pid)
+            killed.append(command_of(scorers[0]))
             scorers[0].send_signal(signal.SIGKILL)
 
     store = Store.at(tmp_path)
     result = choose(world, store, TWO, shards=find_shards(world.config)[::-1], on_progress=kill_a_scorer)
-    assert killed
+    assert ["_decode_shards" in command for command in killed] == [decode]
     assert result.table.equals(chosen[0].table)
     assert result.summary == chosen[0].summary
     ours, theirs = ledger_files(store), ledger_files(chosen[1])
