@@ -102,7 +102,7 @@ def stream(world: World, cluster: ClusterConfig) -> Iterator[int]:
 def steady_rate(counts: Iterator[int], side_by_side: int = 1, seconds: float = math.inf) -> tuple[float, float]:
     """(clips/s between the first and the last unit, clips/s with the start); ends after so many seconds.
 
-    Of `side_by_side` units that are worked at a time, the first ones belong to the start.
+    Where `side_by_side` units are worked at a time, that many belong to the start, which ends at the mean of their ends.
     """
     began, first, clips, head, units = time.perf_counter(), 0.0, 0, 0, 0
     now = began
@@ -110,7 +110,7 @@ def steady_rate(counts: Iterator[int], side_by_side: int = 1, seconds: float = m
         now = time.perf_counter()
         clips, units = clips + count, units + 1
         if units <= side_by_side:
-            first, head = first or now, clips
+            first, head = first + now / side_by_side, clips
         elif now - began > seconds:
             break
     if units <= side_by_side:

@@ -102,7 +102,7 @@ def test_rates_are_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         return steady_rate(iter(counts), **given)
 
     assert rates([0.0, 2.0, 6.0], [0, 4, 8]) == (8 / 4.0, 12 / 6.0)
-    assert rates([0.0, 2.0, 2.5, 4.0, 4.5], [5, 5, 5, 5], side_by_side=2) == (10 / 2.5, 20 / 4.5)
+    assert rates([0.0, 2.0, 2.5, 4.0, 4.5], [5, 5, 5, 5], side_by_side=2) == (10 / 2.25, 20 / 4.5)
     assert rates([0.0, 2.0, 4.0, 6.0], [3, 3, 3, 99], seconds=5.0) == (6 / 4.0, 9 / 6.0)
     with pytest.raises(ValueError, match="2 units are too few"):
         rates([0.0, 2.0, 2.5], [5, 5], side_by_side=2)
