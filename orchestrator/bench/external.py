@@ -102,7 +102,7 @@ def stream(world: World, cluster: ClusterConfig) -> Iterator[int]:
 def steady_rate(counts: Iterator[int], side_by_side: int = 1, seconds: float = math.inf) -> tuple[float, float]:
     """(clips/s between the first and the last unit, clips/s with the start); ends after so many seconds.
 
-    Where `side_by_side` units are worked at a time, that many belong to the start, which ends at the mean of their ends.
+    Of `side_by_side` units that are worked at a time, the first ones belong to the start: it ends at their mean end.
     """
     began, first, clips, head, units = time.perf_counter(), 0.0, 0, 0, 0
     now = began
