@@ -12,6 +12,7 @@ Shapes: N clips of a unit, E = M * D size of z_cat, P places (machine, section),
 import heapq
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
@@ -180,15 +181,24 @@ def own_fault(error: Exception) -> Exception:
 def _decode_shards(
     batch: Any, *, shards: Any, mids: Mapping[str, str], min_seconds: float, most_samples: int
 ) -> Iterator[pa.Table]:
-    """The units of some shards, each followed by an empty last one; repeated by Ray with the same content."""
+    """The units of some shards, each followed by an empty last one; repeated by Ray with the same content.
+
+    A thread reads and decodes the next unit meanwhile: a store far away is waited for while this one is scored.
+    """
     known: list[Shard] = ray.get(shards)
-    for index in batch["shard"].to_pylist():
-        clips = (_shortened(clip, most_samples) for clip in listed_clips(known[index], mids, min_seconds))
-        number = 0
-        while unit := list(islice(clips, UNIT_CLIPS)):
-            yield _unit_row(index, number, unit)
-            number += 1
-        yield _unit_row(index, number, [])
+    with ThreadPoolExecutor(1, "decode", initializer=torch.set_num_threads, initargs=(1,)) as thread:
+        for index in batch["shard"].to_pylist():
+            clips = (_shortened(clip, most_samples) for clip in listed_clips(known[index], mids, min_seconds))
+            number, coming = 0, thread.submit(_next_unit, clips)
+            while unit := coming.result():
+                coming = thread.submit(_next_unit, clips)
+                yield _unit_row(index, number, unit)
+                number += 1
+            yield _unit_row(index, number, [])
+
+
+def _next_unit(clips: Iterator[Listed]) -> list[Listed]:
+    return list(islice(clips, UNIT_CLIPS))
 
 
 def _shortened(clip: Listed, most_samples: int) -> Listed:

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -25,6 +28,7 @@ from orchestrator import external_scoring
 from orchestrator.config import CoreSetConfig, ExternalSource
 from orchestrator.coreset import CORE_SET_SCHEMA, CoreSet, core_set_key, read_core_set, samples_of
 from orchestrator.data.audioset import find_shards
+from orchestrator.data.external import Listed, listed_clips
 from orchestrator.errors import DataError
 from orchestrator.external_ledger import Progress
 from orchestrator.runtime import Slots
@@ -179,6 +183,27 @@ def test_two_scorers_another_order_and_a_death_choose_the_same_to_the_bit(
     ours, theirs = ledger_files(store), ledger_files(chosen[1])
     assert list(ours) == list(theirs)
     assert all(pq.read_table(ours[name]).equals(pq.read_table(theirs[name])) for name in ours)
+
+
+def test_the_next_unit_is_decoded_before_it_is_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a far store is waited for while the unit before is scored."""
+    begun = threading.Event()
+
+    def listed(*given: Any) -> Iterator[Listed]:
+        for number, clip in enumerate(listed_clips(*given)):
+            if number == external_scoring.UNIT_CLIPS:
+                begun.set()
+            yield clip
+
+    monkeypatch.setattr(external_scoring, "listed_clips", listed)
+    shards = find_shards(world.config)
+    long = [shard.name for shard in shards].index("b.parquet")
+    units = external_scoring._decode_shards(
+        pa.table({"shard": [long]}), shards=ray.put(shards), mids={FAN: "fan"}, min_seconds=0.5, most_samples=16000
+    )
+    assert len(next(units)["clips"][0]) == 64
+    assert begun.wait(30)
+    assert [len(unit["clips"][0]) for unit in units] == [6, 0]
 
 
 DRIVER = """
