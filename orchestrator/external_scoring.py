@@ -95,12 +95,12 @@ def score_stream(
     decoding: dict[str, Any] = {"num_cpus": cpus}
     scoring: dict[str, Any] = {"num_cpus": cpus}  # the same: Ray Data then does both steps in the scorers
     waiting_bytes = None
-    if slots.gpus or _uneven([shards[i].rows for i in todo], scorers):
+    largest_first = sorted(todo, key=lambda i: shards[i].rows, reverse=True)
+    if slots.gpus or _uneven([shards[i].rows for i in largest_first], scorers):
         decoders = _decoders(slots, scorers * SCORE_SHARE * cpus) if slots.gpus else scorers
         decoding = {"num_cpus": DECODE_SHARE * cpus, "compute": TaskPoolStrategy(size=min(len(todo), decoders))}
         scoring = {"num_cpus": SCORE_SHARE * cpus, "num_gpus": slots.gpus or None}
         waiting_bytes = UNITS_HELD * (scorers + decoders) * UNIT_CLIPS * 2 * clip_samples(chooser.recipe)
-    largest_first = sorted(todo, key=lambda i: shards[i].rows, reverse=True)
     with _silence(), DataContext.current(_settings(DataContext.get_current().copy(), waiting_bytes)):
         waiting = ray.data.from_items([{"shard": i} for i in largest_first], override_num_blocks=len(todo))
         units = waiting.map_batches(
@@ -156,10 +156,10 @@ def _settings(context: Any, waiting_bytes: int | None) -> Any:
 
 
 def _uneven(rows: Sequence[int], scorers: int) -> bool:
-    """Whether a scorer would have far more than its share to do if shards were given out whole, largest first."""
+    """Whether a scorer would have far more than its share to do if shards were given out whole, in this order."""
     given = [0] * scorers
-    for largest in sorted(rows, reverse=True):
-        heapq.heapreplace(given, given[0] + largest)
+    for more in rows:
+        heapq.heapreplace(given, given[0] + more)
     return max(given) > MOST_UNEVEN * sum(given) / scorers
 
 
