@@ -104,10 +104,7 @@ class Tracker:
     @_never_fails
     def start(self, *, tags: Tags, params: Params, artifacts: Mapping[str, str]) -> None:
         """Open the study's run, or find it again; `artifacts` maps file names to their text."""
-        self._client = connect(self.uri)
-        self._experiment = self._open_experiment()
-        self._runs = dict(self._known_runs())
-        run = self._open("study", self.study, title=self.study, tags={})
+        run = self._open_study()
         self._set_status(run, "RUNNING")
         self._log(run, params=params, tags=tags)
         contents = {name: text.encode() for name, text in artifacts.items()}
@@ -153,10 +150,7 @@ class Tracker:
     @_never_fails
     def log_table(self, *, name: str, columns: Mapping[str, Sequence[object]]) -> None:
         """Put a table where MLflow shows it as one, at the study's run; an older one of that name is replaced."""
-        self._client = connect(self.uri)
-        self._experiment = self._open_experiment()
-        self._runs = dict(self._known_runs())
-        run = self._open("study", self.study, title=self.study, tags={})
+        run = self._open_study()
         if name in run.tags.get("mlflow.loggedArtifacts", ""):  # log_table would append to it
             rows = [list(row) for row in zip(*columns.values(), strict=True)]
             self._client.log_text(run.id, json.dumps({"columns": list(columns), "data": rows}), name)
@@ -182,6 +176,13 @@ class Tracker:
             f"tracking stopped, {self._shown_uri}: {reason} - The work goes on without it; "
             "the next `asd run` of the same study logs what was missed"
         )
+
+    def _open_study(self) -> _Run:
+        """Connect, and open the study's run or find it again."""
+        self._client = connect(self.uri)
+        self._experiment = self._open_experiment()
+        self._runs = dict(self._known_runs())
+        return self._open("study", self.study, title=self.study, tags={})
 
     def _open_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self.study)
